@@ -1,0 +1,1 @@
+"""How it is carried: connection, topology, signing, authorization and identity. Imports only ``schemas``."""

@@ -1,0 +1,1 @@
+"""How it is put together: the composition roots, the private local stack and deployments."""

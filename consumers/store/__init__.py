@@ -1,0 +1,1 @@
+"""What the consumers remember: the only room that issues SQL."""

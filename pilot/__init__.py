@@ -1,0 +1,1 @@
+"""Who works: the pilot agent, its node probe, payload runner and watchdog."""

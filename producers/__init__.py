@@ -1,0 +1,1 @@
+"""Who asks: the submission tool's commands and its Python client."""
