@@ -1,0 +1,7 @@
+"""Every message of the wire, by sender. Importing this package fills the register (:mod:`schemas.registry`)."""
+
+from __future__ import annotations
+
+from . import admin, event, pilot, service, user
+
+__all__ = ["admin", "event", "pilot", "service", "user"]
