@@ -56,9 +56,7 @@ TRANSITIONS: Mapping[JobStatus, frozenset[JobStatus]] = {
     ),
     _S.RUNNING: frozenset({_S.COMPLETING, _S.DONE, _S.FAILED, _S.KILLED, _S.STALLED, _S.RESCHEDULED}),
     _S.COMPLETING: frozenset({_S.DONE, _S.FAILED, _S.KILLED, _S.STALLED, _S.RESCHEDULED}),
-    _S.STALLED: frozenset(
-        {_S.MATCHED, _S.RUNNING, _S.COMPLETING, _S.DONE, _S.FAILED, _S.KILLED, _S.RESCHEDULED}
-    ),
+    _S.STALLED: frozenset({_S.MATCHED, _S.RUNNING, _S.COMPLETING, _S.DONE, _S.FAILED, _S.KILLED, _S.RESCHEDULED}),
     _S.RESCHEDULED: frozenset({_S.CHECKING, _S.WAITING, _S.FAILED, _S.KILLED}),
     _S.DONE: frozenset({_S.DELETED, _S.RESCHEDULED}),
     _S.FAILED: frozenset({_S.DELETED, _S.RESCHEDULED}),

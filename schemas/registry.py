@@ -68,9 +68,7 @@ class MessageType(msgspec.Struct, frozen=True):
             InvalidInputError: the payload is too large, not JSON, or not of this shape; the text says where.
         """
         if len(payload) > self.max_bytes:
-            raise InvalidInputError(
-                f"{self.name}: {len(payload)} bytes, at most {self.max_bytes} are allowed"
-            )
+            raise InvalidInputError(f"{self.name}: {len(payload)} bytes, at most {self.max_bytes} are allowed")
         try:
             return msgspec.json.decode(payload, type=self.struct)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
