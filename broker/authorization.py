@@ -1,0 +1,259 @@
+"""Who may do what: one table, deny by default.
+
+Used by the subscriber before any handler, by the gatekeeper for the broker's rights, and by clients, which accept an
+answer only from a service that the table lets send it. A message type without a row may be sent by nobody; a test
+counts the rows. Ownership of jobs is decided by :func:`may_touch_job` (DIRAC's JobPolicy).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+
+from .refusal import RefusalError
+
+
+class Property(StrEnum):
+    """What a group may do (DIRAC's properties)."""
+
+    NORMAL_USER = "NormalUser"
+    """Submit jobs and act on one's own."""
+    JOB_SHARING = "JobSharing"
+    """Act on the jobs of one's own group."""
+    JOB_MONITOR = "JobMonitor"
+    """See all jobs and the monitoring stream."""
+    JOB_ADMINISTRATOR = "JobAdministrator"
+    """Act on all jobs."""
+    GENERIC_PILOT = "GenericPilot"
+    """Be a pilot."""
+    DATA_MANAGER = "DataManager"
+    """Register replicas."""
+    OPERATOR = "Operator"
+    """Operate the system: dead letters and the like."""
+
+
+class Door(StrEnum):
+    """Which exchange a sender's message enters by."""
+
+    USERS = "pilotage.users"
+    PILOTS = "pilotage.pilots"
+    ADMIN = "pilotage.admin"
+    EVENTS = "pilotage.events"
+    REPLIES = "pilotage.replies"
+    QUEUE = ""
+    """Straight into a queue by the default exchange: services only."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """One row of the table.
+
+    Attributes:
+        doors: by which exchanges the message may come.
+        properties: a user or pilot needs one of these.
+        services: services that may send it.
+        full_proxy: a limited proxy does not do (it is for payloads on worker nodes).
+    """
+
+    doors: tuple[Door, ...]
+    properties: frozenset[Property] = frozenset()
+    services: frozenset[str] = frozenset()
+    full_proxy: bool = False
+
+
+_P = Property
+_USERS = (Door.USERS,)
+_PILOTS = (Door.PILOTS,)
+_ACT = frozenset({_P.NORMAL_USER, _P.JOB_SHARING, _P.JOB_ADMINISTRATOR})
+_SEE = frozenset({_P.NORMAL_USER, _P.JOB_SHARING, _P.JOB_ADMINISTRATOR, _P.JOB_MONITOR, _P.OPERATOR})
+_PILOT = frozenset({_P.GENERIC_PILOT})
+_OPERATE = frozenset({_P.OPERATOR})
+
+
+def _user(*properties: Property, full_proxy: bool = False) -> Rule:
+    return Rule(_USERS, frozenset(properties), full_proxy=full_proxy)
+
+
+def _answer(*services: str) -> Rule:
+    return Rule((Door.REPLIES,), services=frozenset(services))
+
+
+def _event(*services: str) -> Rule:
+    return Rule((Door.EVENTS,), services=frozenset(services))
+
+
+_EVERY_SERVICE = (
+    "gatekeeper",
+    "job-manager",
+    "job-monitor",
+    "job-state",
+    "matcher",
+    "optimizer",
+    "proxy-manager",
+    "replica-catalog",
+    "sandbox-store",
+    "dead-letters",
+    "relay",
+)
+SERVICES = frozenset(_EVERY_SERVICE)
+"""The logical names of our services; each is a broker user and an audience."""
+
+_ON_BEHALF = "relay"
+"""The relay publishes what a crashed service had committed: it may send whatever any service may."""
+
+TABLE: Mapping[str, Rule] = {
+    # users
+    "job.submit.v1": _user(_P.NORMAL_USER, _P.JOB_ADMINISTRATOR, full_proxy=True),
+    "job.kill.v1": Rule(_USERS, _ACT),
+    "job.delete.v1": Rule(_USERS, _ACT),
+    "job.reschedule.v1": Rule(_USERS, _ACT),
+    "job.query.v1": Rule(_USERS, _SEE),
+    "job.inspect.v1": Rule(_USERS, _SEE),
+    "job.follow.v1": Rule(_USERS, _SEE),
+    "delegation.request.v1": _user(_P.NORMAL_USER, _P.JOB_ADMINISTRATOR, full_proxy=True),
+    "delegation.put.v1": _user(_P.NORMAL_USER, _P.JOB_ADMINISTRATOR, full_proxy=True),
+    "replica.register.v1": _user(_P.NORMAL_USER, _P.DATA_MANAGER, full_proxy=True),
+    "replica.query.v1": Rule(_USERS, _SEE),
+    # users and pilots
+    "sandbox.put.v1": Rule((Door.USERS, Door.PILOTS), frozenset({_P.NORMAL_USER, _P.GENERIC_PILOT})),
+    "sandbox.get.v1": Rule((Door.USERS, Door.PILOTS), _SEE | _PILOT),
+    # pilots
+    "match.request.v1": Rule(_PILOTS, _PILOT),
+    "job.accept.v1": Rule(_PILOTS, _PILOT),
+    "job.report.v1": Rule(_PILOTS, _PILOT),
+    "pilot.heartbeat.v1": Rule(_PILOTS, _PILOT),
+    "pilot.goodbye.v1": Rule(_PILOTS, _PILOT),
+    "control.done.v1": Rule(_PILOTS, _PILOT),
+    # operators
+    "dead.query.v1": Rule((Door.ADMIN,), _OPERATE),
+    "dead.replay.v1": Rule((Door.ADMIN,), _OPERATE, full_proxy=True),
+    "dead.discard.v1": Rule((Door.ADMIN,), _OPERATE, full_proxy=True),
+    # services to clients
+    "session.welcome.v1": _answer("gatekeeper"),
+    "chain.unknown.v1": _answer(*_EVERY_SERVICE),
+    "request.refused.v1": _answer(*_EVERY_SERVICE),
+    "job.submitted.v1": _answer("job-manager", _ON_BEHALF),
+    "job.commanded.v1": _answer("job-manager", _ON_BEHALF),
+    "job.listing.v1": _answer("job-monitor", _ON_BEHALF),
+    "job.detail.v1": _answer("job-monitor", _ON_BEHALF),
+    "job.progress.v1": _answer("job-monitor", _ON_BEHALF),
+    "delegation.csr.v1": _answer("proxy-manager", _ON_BEHALF),
+    "delegation.stored.v1": _answer("proxy-manager", _ON_BEHALF),
+    "sandbox.stored.v1": _answer("sandbox-store", _ON_BEHALF),
+    "sandbox.chunk.v1": _answer("sandbox-store", _ON_BEHALF),
+    "replica.listing.v1": _answer("replica-catalog", _ON_BEHALF),
+    "match.response.v1": _answer("matcher", _ON_BEHALF),
+    "proxy.issued.v1": _answer("proxy-manager", _ON_BEHALF),
+    "lease.renewed.v1": _answer("job-state", _ON_BEHALF),
+    "job.control.v1": _answer("job-manager", "job-state", _ON_BEHALF),
+    "dead.listing.v1": _answer("dead-letters", _ON_BEHALF),
+    # facts
+    "job.changed.v1": _event("job-manager", "job-state", "matcher", "optimizer", _ON_BEHALF),
+    "work.waiting.v1": _event("job-manager", "job-state", "matcher", "optimizer", _ON_BEHALF),
+    "jobs.received.v1": _event("job-manager", "job-state", _ON_BEHALF),
+    "proxy.wanted.v1": _event("matcher", _ON_BEHALF),
+    "pilot.changed.v1": _event("gatekeeper", "job-state", "matcher", _ON_BEHALF),
+    "message.refused.v1": _event(*_EVERY_SERVICE),
+    # between services
+    "message.readmit.v1": Rule((Door.QUEUE,), services=frozenset({"dead-letters", _ON_BEHALF})),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Principal:
+    """Who asks, as the registry knows it.
+
+    Attributes:
+        identity: canonical DN.
+        group: group acted for (empty for services).
+        properties: of that group.
+        service: logical service name; empty for users and pilots.
+        limited: signed with a limited proxy.
+    """
+
+    identity: str
+    group: str = ""
+    properties: frozenset[str] = frozenset()
+    service: str = ""
+    limited: bool = False
+
+
+def why_not(principal: Principal, name: str) -> str | None:
+    """Why this principal may not send this message type; None if it may."""
+    rule = TABLE.get(name)
+    if rule is None:
+        return f"there is no rule for {name!r}"
+    if principal.service:
+        return None if principal.service in rule.services else f"{principal.service} may not send {name}"
+    if not rule.properties:
+        return f"only services may send {name}"
+    if not principal.properties & rule.properties:
+        wanted = " or ".join(sorted(rule.properties))
+        return f"{name} needs the property {wanted}; group {principal.group!r} has it not"
+    if rule.full_proxy and principal.limited:
+        return f"{name} needs a full proxy; yours is limited"
+    return None
+
+
+def authorize(principal: Principal, name: str) -> None:
+    """Let through or refuse.
+
+    Raises:
+        RefusalError: code ``denied``.
+    """
+    reason = why_not(principal, name)
+    if reason is not None:
+        raise RefusalError("denied", reason, proven=True)
+
+
+def may_touch_job(principal: Principal, owner: str, group: str) -> bool:
+    """Whether a user may act on a job: his own, his group's with JobSharing, all with JobAdministrator."""
+    properties = principal.properties
+    if Property.JOB_ADMINISTRATOR in properties:
+        return True
+    if owner == principal.identity and group == principal.group:
+        return Property.NORMAL_USER in properties or Property.JOB_SHARING in properties
+    return Property.JOB_SHARING in properties and group == principal.group
+
+
+def may_see_job(principal: Principal, owner: str, group: str) -> bool:
+    """Whether a user may see a job: whoever may touch it, its owner in any group, and monitors and operators."""
+    seers = {Property.JOB_MONITOR, Property.OPERATOR}
+    return bool(principal.properties & seers) or owner == principal.identity or may_touch_job(principal, owner, group)
+
+
+def door_for(properties: frozenset[str], name: str) -> Door:
+    """The exchange by which a client with these properties sends a message type.
+
+    Raises:
+        RefusalError: it may not send it at all.
+    """
+    reason = why_not(Principal("", "", properties), name)
+    if reason is not None:
+        raise RefusalError("denied", reason)
+    doors = TABLE[name].doors
+    if len(doors) == 1:
+        return doors[0]
+    return Door.PILOTS if Property.GENERIC_PILOT in properties else Door.USERS
+
+
+def sends(service: str) -> tuple[str, ...]:
+    """Message types that a service may send."""
+    return tuple(name for name, rule in TABLE.items() if service in rule.services)
+
+
+def may_send_by(principal: Principal, door: str, name: str) -> bool:
+    """The broker's question: may this client publish that routing key to that exchange?"""
+    rule = TABLE.get(name)
+    return rule is not None and door in rule.doors and why_not(principal, name) is None
+
+
+def writable_doors(principal: Principal) -> frozenset[str]:
+    """Exchanges to which a client may write at all."""
+    return frozenset(
+        door
+        for name, rule in TABLE.items()
+        for door in rule.doors
+        if door not in {Door.QUEUE, Door.EVENTS, Door.REPLIES} and why_not(principal, name) is None
+    )
