@@ -1,0 +1,1 @@
+"""The private stack of one machine: its servers, its processes, its data directory."""

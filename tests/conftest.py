@@ -1,0 +1,21 @@
+"""Fixtures for every level of test: the private servers, one of each per test process."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from compose.local.rabbitmq import RabbitNode
+from tests.support import servers
+
+
+@pytest.fixture(scope="session")
+def rabbit_node() -> Iterator[RabbitNode]:
+    """A running RabbitMQ node over TLS, shared by the tests of this process.
+
+    Its user is `servers.ADMIN`, its addresses are `node.port` and `node.tls.ca`. Use names of your own for queues, and
+    leave the node running; for other definitions, a gatekeeper or faults take `servers.rabbit_node(...)`.
+    """
+    with servers.rabbit_node() as node:
+        yield node
