@@ -1,0 +1,323 @@
+"""Starting payloads and ending them: the one place of the pilot that makes and kills the user's processes.
+
+Promises:
+* A payload runs in a session and process group of its own, in its work directory, with an environment built from
+  nothing, no open files of ours, and its output in files there.
+* Its end is reported once, with the exit code or signal, and CPU time of all its processes.
+* At its end nothing of it is left: group, descendants, and daemons that left the group are killed and reaped.
+* Stopping means the signal asked for to all its processes, then KILL when the grace is over.
+* One thread serves all payloads; a payload that is not stopped costs no polling.
+
+Refuses: an executable that cannot be found (:class:`~pilot.payload.PayloadStartError` says why).
+Lies elsewhere: limits (:mod:`pilot.watchdog`), making the child (:mod:`pilot.spawn`), whose process one is
+(:mod:`pilot.strays`), files (:mod:`pilot.sandbox`, :mod:`pilot.workdir`).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import os
+import resource
+import select
+import signal
+import threading
+from collections.abc import Callable
+from types import TracebackType
+from typing import Self
+
+import structlog
+
+from .kernel import become_subreaper, newest_pid, steady_now
+from .payload import Outcome, PayloadSpec, Usage, build_command, build_environment
+from .processes import Process, read_processes, send_signal
+from .running import DEFAULT_GRACE, ExitCallback, Payload
+from .spawn import NodeTroubleError, spawn, user_name
+from .strays import Survey, survey
+
+# How often a payload that is being ended is looked at: short against the grace, long against one look at /proc.
+_LOOK_SECONDS = 0.01
+# Dead orphans are reaped and unclaimed ones noticed at least this often while payloads run.
+_SWEEP_SECONDS = 10.0
+# An orphan is unclaimed only if two looks this far apart agree: a process in the middle of execve shows no environment.
+_SUSPECT_SECONDS = 0.2
+# A younger payload cannot have outlived a round of the kernel's process ids (32768 at least): see _left_nothing.
+_YOUNG_SECONDS = 1.0
+
+_logger = structlog.get_logger(__name__)
+
+
+class PayloadRunner:
+    """Runs payloads for one pilot process (make only one: it becomes the reaper of all orphans).
+
+    Use as a context manager, or call :meth:`close`.
+    """
+
+    def __init__(self, clock: Callable[[], float] = steady_now) -> None:
+        become_subreaper()
+        self.now = clock
+        self._pilot = os.getpid()
+        self._session = os.getsid(0)
+        self._user = user_name()
+        self._null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
+        self._wakeup = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        self._epoll = select.epoll()
+        self._epoll.register(self._wakeup, select.EPOLLIN)
+        self._lock = threading.Lock()  # held while a child is made, so that no look mistakes it for an orphan
+        self._payloads: dict[int, Payload] = {}
+        self._by_descriptor: dict[int, Payload] = {}
+        self._suspects: dict[tuple[int, int], float] = {}
+        self._next_sweep = math.inf
+        self._awake_at = math.inf
+        self._closing = False
+        self._thread = threading.Thread(target=self._loop, name="payload-runner", daemon=True)
+        self._thread.start()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    # -- for the agent
+
+    def start(self, spec: PayloadSpec, on_exit: ExitCallback | None = None) -> Payload:
+        """Start a payload.
+
+        Raises:
+            PayloadStartError: if it cannot be started; nothing is left running then.
+            NodeTroubleError: if the node lacks the means now.
+        """
+        environment = build_environment(spec, self._user)
+        command = build_command(spec, environment["PATH"])
+        with self._lock:
+            started = self.now()
+            payload = Payload(self, spec, spawn(spec, command, environment, self._null), started)
+            self._payloads[payload.pid] = payload
+        if on_exit is not None:
+            payload.on_exit(on_exit)
+        self._attend(payload)
+        return payload
+
+    def _attend(self, payload: Payload) -> None:
+        try:
+            descriptor = os.pidfd_open(payload.pid)
+        except OSError as error:
+            os.killpg(payload.pid, signal.SIGKILL)
+            with self._lock:
+                os.waitpid(payload.pid, 0)
+                del self._payloads[payload.pid]
+            raise NodeTroubleError(f"this node cannot watch processes now: {error.strerror}") from error
+        self._by_descriptor[descriptor] = payload
+        self._epoll.register(descriptor, select.EPOLLIN | select.EPOLLONESHOT)
+
+    def payloads(self) -> tuple[Payload, ...]:
+        """The payloads that run now."""
+        with self._lock:
+            return tuple(self._payloads.values())
+
+    def look(self) -> Survey:
+        """Survey the processes of all payloads (one pass over /proc)."""
+        table = read_processes()
+        with self._lock:
+            households = [payload.household for payload in self._payloads.values()]
+            return survey(table, households, self._pilot, self._session)
+
+    def wake(self) -> None:
+        """Have the runner's thread look at its payloads now."""
+        with contextlib.suppress(OSError, ValueError):
+            os.eventfd_write(self._wakeup, 1)
+
+    def expect(self, when: float) -> None:
+        """Have the runner's thread awake at `when`, if it would sleep longer."""
+        if when < self._awake_at:
+            self.wake()
+
+    def close(self, reason: str = "the pilot ends", grace: float = DEFAULT_GRACE) -> None:
+        """Stop all payloads, wait for their end, release everything."""
+        for payload in self.payloads():
+            payload.stop(reason, grace)
+        for payload in self.payloads():
+            payload.wait(grace + 10.0)
+        self._closing = True
+        self.wake()
+        if threading.current_thread() is not self._thread and self._thread.is_alive():
+            self._thread.join()
+            self._epoll.close()
+            for descriptor in (self._wakeup, self._null, *self._by_descriptor):
+                with contextlib.suppress(OSError):
+                    os.close(descriptor)
+
+    def report(self, payload: Payload, callback: ExitCallback, outcome: Outcome) -> None:
+        """Call back, keeping errors of the callback away from the runner."""
+        try:
+            callback(payload, outcome)
+        except Exception:  # whatever it raises, the other payloads must go on
+            _logger.exception("an exit callback failed", job=payload.spec.job_id, attempt=payload.spec.attempt)
+
+    # -- the runner's own thread
+
+    def _loop(self) -> None:
+        busy: set[Payload] = set()
+        while not self._closing:
+            events = self._epoll.poll(self._patience(busy))
+            self._awake_at = math.inf  # awake: an appointment made from here on must wake us again
+            now = self.now()
+            for descriptor, _ in events:
+                if descriptor == self._wakeup:
+                    with contextlib.suppress(BlockingIOError):
+                        os.eventfd_read(self._wakeup)
+                else:
+                    payload = self._by_descriptor.pop(descriptor)
+                    os.close(descriptor)
+                    payload.progress.leader_gone = True
+                    payload.progress.next_look = now
+                    busy.add(payload)
+            for payload in self.payloads():
+                payload.due(now)
+                if payload.stop_order is not None:
+                    busy.add(payload)
+            for payload in [payload for payload in busy if payload.progress.next_look <= now or _ripe(payload, now)]:
+                if self._advance(payload, now):
+                    busy.discard(payload)
+            self._sweep(now)
+
+    def _patience(self, busy: set[Payload]) -> float:
+        now = self.now()
+        moments = [min(self._next_sweep - now, _SWEEP_SECONDS)]
+        moments += [payload.progress.next_look - now for payload in busy]
+        moments += [due for payload in self.payloads() if (due := payload.due(now)) is not None]
+        patience = max(0.0, min(moments))
+        self._awake_at = now + patience
+        return patience
+
+    def _advance(self, payload: Payload, now: float) -> bool:
+        """Bring a payload that ended or is to end one step further; True when it is over and reported."""
+        order, progress = payload.stop_order, payload.progress
+        if progress.leader_gone and self._left_nothing(payload, now):
+            self._conclude(payload, now)
+            return True
+        others = self._others(payload)
+        if progress.leader_gone and not others:
+            self._conclude(payload, now)
+            return True
+        if order is not None and not order.delivered:
+            order.delivered = True
+            _signal_all(payload, others, order.number)
+            _signal_all(payload, others, signal.SIGCONT)  # a stopped process handles nothing but KILL
+        if progress.leader_gone if order is None else now >= order.kill_at:
+            progress.killed.update((process.pid, process.started) for process in others)
+            _signal_all(payload, others, signal.SIGKILL)
+            progress.killing_since = min(progress.killing_since, now)
+            # who does not die of KILL hangs in the kernel: look more and more seldom
+            progress.next_look = now + min(_SWEEP_SECONDS, max(_LOOK_SECONDS, (now - progress.killing_since) / 4))
+        elif order is not None:
+            progress.next_look = order.kill_at if not progress.leader_gone else now + _LOOK_SECONDS
+        return False
+
+    def _left_nothing(self, payload: Payload, now: float) -> bool:
+        """Whether it is certain, without a look at /proc, that the first process has left no other behind.
+
+        The kernel hands out process ids in a circle. If the newest id is still the payload's own, nothing at all
+        was started since; the payload must be too young for a whole round of the circle.
+        """
+        return now - payload.started < _YOUNG_SECONDS and newest_pid() == payload.pid
+
+    def _others(self, payload: Payload) -> list[Process]:
+        """Living processes of the payload besides its first one; dead orphans are reaped on the way."""
+        seen = self.look()
+        for stray in seen.strays.get(payload.pid, ()):
+            if stray.is_zombie:
+                payload.progress.reaped_cpu += self._reap(stray)
+        members = seen.members.get(payload.pid, ())
+        return [process for process in members if process.pid != payload.pid and not process.is_zombie]
+
+    def _reap(self, process: Process) -> float:
+        """Reap one dead orphan; its CPU seconds."""
+        with self._lock:
+            if process.pid in self._payloads:
+                return 0.0
+            try:
+                pid, _, used = os.wait4(process.pid, os.WNOHANG)
+            except ChildProcessError:
+                return 0.0
+        return used.ru_utime + used.ru_stime if pid else 0.0
+
+    def _conclude(self, payload: Payload, now: float) -> None:
+        with self._lock:
+            _, status, used = os.wait4(payload.pid, 0)
+            del self._payloads[payload.pid]
+        progress, order = payload.progress, payload.stop_order
+        code = os.waitstatus_to_exitcode(status)
+        cpu = max(progress.cpu_high, progress.reaped_cpu + used.ru_utime + used.ru_stime)
+        memory = max(progress.memory_high, _own_peak_mb(used))
+        usage = Usage(cpu, now - payload.started, 0.0, memory, progress.disk_high, 0)
+        payload.finish(
+            Outcome(
+                exit_code=code if code >= 0 else None,
+                signal_number=-code if code < 0 else None,
+                reason=None if order is None else order.reason,
+                usage=usage,
+                leftovers=len(progress.killed) if order is None else 0,
+            )
+        )
+
+    def _sweep(self, now: float) -> None:
+        """Reap dead orphans; kill living ones that no payload owns (they hide from the accounts)."""
+        if not self._payloads and not self._suspects:
+            self._next_sweep = math.inf
+            return
+        if self._next_sweep == math.inf:
+            self._next_sweep = now + _SWEEP_SECONDS
+        if now < self._next_sweep:
+            return
+        seen = self.look()
+        with self._lock:
+            payloads = dict(self._payloads)
+        for leader, strays in seen.strays.items():
+            for stray in strays:
+                if stray.is_zombie and leader in payloads:
+                    payloads[leader].progress.reaped_cpu += self._reap(stray)
+        self._suspects = self._judge_unclaimed(seen, now)
+        self._next_sweep = now + (_SUSPECT_SECONDS if self._suspects else _SWEEP_SECONDS)
+
+    def _judge_unclaimed(self, seen: Survey, now: float) -> dict[tuple[int, int], float]:
+        suspects: dict[tuple[int, int], float] = {}
+        for process in seen.unclaimed:
+            key = (process.pid, process.started)
+            since = self._suspects.get(key, now)
+            if process.is_zombie:
+                self._reap(process)
+            elif now - since >= _SUSPECT_SECONDS:
+                _logger.warning("killing a process that belongs to no payload", pid=process.pid)
+                send_signal(process, signal.SIGKILL)
+                suspects[key] = since
+            else:
+                suspects[key] = since
+        return suspects
+
+
+def _ripe(payload: Payload, now: float) -> bool:
+    """Whether an order to stop waits to be delivered, or its grace is over."""
+    order = payload.stop_order
+    return order is not None and (not order.delivered or now >= order.kill_at)
+
+
+def _signal_all(payload: Payload, others: list[Process], number: int) -> None:
+    """Signal the group at once (the first process is not reaped yet, so the id is ours), then who left it."""
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(payload.pid, number)
+    for process in others:
+        if process.group != payload.pid:
+            send_signal(process, number)
+
+
+def _own_peak_mb(used: resource.struct_rusage) -> float:
+    """The largest process's peak memory, if it can be told from ours.
+
+    After vfork(2) the kernel counts our own memory into the child's `ru_maxrss`; only a larger figure says something.
+    """
+    ours = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return used.ru_maxrss / 1024 if used.ru_maxrss > ours else 0.0
