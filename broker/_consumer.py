@@ -1,0 +1,352 @@
+"""One consumer on a channel of its own, and the intake between the I/O thread and the threads that drain it.
+
+A consumer outlives its channel: after a reconnect, after the broker cancelled it, after a refusal (which may heal: the
+queue comes back) it consumes again by itself. Each channel is a new epoch; what belongs to an older one is dropped,
+because the broker delivers it anew.
+
+Streams differ: the position is the last offset handed out, and pausing closes the channel (a stream consumer that is
+cancelled with messages on the way breaks the whole connection, as rejecting is not possible there).
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+
+import pika
+from pika import exceptions, spec
+from pika.channel import Channel
+
+from ._backoff import Backoff
+from ._log import note
+from ._loop import Loop
+from .errors import BrokerUnavailableError, ConnectionClosedError, OperationRefusedError
+from .ledger import AckBook
+from .transport import Delivery, Pace, Tag
+
+STREAM_OFFSET = "x-stream-offset"
+# A refused consumer tries again soon (the queue is perhaps being made), later every 15 s.
+RETRY = Pace(first=0.5, longest=15.0)
+
+
+class Wakeup:
+    """Lets one thread wait for several subscriptions at once.
+
+    After :meth:`wait` the caller drains all its subscriptions without waiting; a subscription that still holds
+    something after a drain sets the wake-up again, so nothing is forgotten.
+    """
+
+    def __init__(self) -> None:
+        self._event = threading.Event()
+
+    def set(self) -> None:
+        """Wakes the waiting thread, or the next one that waits."""
+        if not self._event.is_set():
+            self._event.set()
+
+    def wait(self, timeout: float | None) -> bool:
+        """Waits, and says whether something happened."""
+        happened = self._event.wait(timeout)
+        self._event.clear()
+        return happened
+
+
+class Intake:
+    """Deliveries on their way from the I/O thread to whoever drains."""
+
+    def __init__(self, wakeup: Wakeup | None) -> None:
+        self._deliveries: deque[Delivery] = deque()
+        self._changed = threading.Condition()
+        self._sleepers = 0
+        self._wakeup = wakeup
+        self._closed = False
+        self._active = False
+        self._refusal: OperationRefusedError | None = None
+
+    def __len__(self) -> int:
+        return len(self._deliveries)
+
+    def put(self, delivery: Delivery) -> None:
+        """Adds one; I/O thread. Takes the lock only if somebody sleeps (who announces it before looking)."""
+        self._deliveries.append(delivery)
+        if self._sleepers:
+            with self._changed:
+                self._changed.notify_all()
+        if self._wakeup is not None:
+            self._wakeup.set()
+
+    def discard(self) -> None:
+        """Throws away what was not drained; I/O thread."""
+        with self._changed:
+            self._deliveries.clear()
+
+    def take(self, limit: int, timeout: float) -> list[Delivery]:
+        """Waits for at least one delivery, then takes what is there, up to ``limit``."""
+        deadline = time.monotonic() + timeout
+        with self._changed:
+            self._sleepers += 1
+            try:
+                while not self._deliveries:
+                    if self._closed:
+                        raise ConnectionClosedError
+                    remaining = deadline - time.monotonic()
+                    if remaining <= 0:
+                        return []
+                    self._changed.wait(remaining)
+            finally:
+                self._sleepers -= 1
+            taken = [self._deliveries.popleft() for _ in range(min(limit, len(self._deliveries)))]
+        if self._deliveries and self._wakeup is not None:
+            self._wakeup.set()
+        return taken
+
+    def tell(self, *, active: bool, refusal: OperationRefusedError | None = None) -> None:
+        """Notes whether the consumer is consuming, or why not; I/O thread."""
+        with self._changed:
+            self._active = active
+            self._refusal = refusal
+            self._changed.notify_all()
+
+    def wait_active(self, timeout: float) -> None:
+        """Waits until the consumer consumes; raises why it does not."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._active or self._refusal or self._closed, timeout)
+            if self._active:
+                return
+            if self._refusal is not None:
+                raise self._refusal
+            if self._closed:
+                raise ConnectionClosedError
+            raise BrokerUnavailableError(f"The consumer did not start within {timeout:g} s.")
+
+    def close(self) -> None:
+        """Wakes everybody for the last time."""
+        with self._changed:
+            self._closed = True
+            self._active = False
+            self._changed.notify_all()
+        if self._wakeup is not None:
+            self._wakeup.set()
+
+
+@dataclass(frozen=True)
+class Wish:
+    """What to consume, and how."""
+
+    queue: str
+    prefetch: int
+    arguments: Mapping[str, object] = field(default_factory=dict)
+    exclusive: bool = False
+    consumer_tag: str | None = None
+
+    @property
+    def stream(self) -> bool:
+        """Whether the queue is read as a stream."""
+        return STREAM_OFFSET in self.arguments
+
+
+class Consumer:
+    """The I/O thread's half of a subscription; every method belongs to the I/O thread."""
+
+    def __init__(self, loop: Loop, wish: Wish, intake: Intake, epochs: Callable[[], int]) -> None:
+        self._loop = loop
+        self._wish = wish
+        self._intake = intake
+        self._epochs = epochs
+        self._epoch = 0
+        self._backoff = Backoff(RETRY)
+        self._connection: pika.SelectConnection | None = None
+        self._channel: Channel | None = None
+        self._book = AckBook()
+        self._consumer_tag: str | None = None
+        self._consumptions = 0
+        self._offset: int | None = None
+        self._paused = False
+        self._cancelled = False
+        self._timer: object | None = None
+
+    def opened(self, connection: pika.SelectConnection) -> None:
+        """A new connection is open."""
+        self._connection = connection
+        self._open()
+
+    def lost(self) -> None:
+        """The connection is gone."""
+        self._connection = None
+        self._drop_channel()
+
+    def pause(self) -> None:
+        """Stops consuming; what was delivered may still be drained and settled (but not from a stream)."""
+        self._paused = True
+        if self._wish.stream:
+            self._close_channel()
+        elif self._channel is not None and self._consumer_tag is not None:
+            self._channel.basic_cancel(self._consumer_tag, callback=lambda _frame: None)
+            self._consumer_tag = None
+        self._intake.tell(active=False)
+
+    def resume(self) -> None:
+        """Consumes again."""
+        if not self._paused:
+            return
+        self._paused = False
+        if self._channel is not None:
+            self._consume(self._channel)
+        else:
+            self._open()
+
+    def cancel(self) -> None:
+        """Ends it for good; the broker takes back what is not settled."""
+        self._cancelled = True
+        self._close_channel()
+        self._intake.close()
+
+    def ack(self, tags: Iterable[Tag]) -> None:
+        """Acknowledges deliveries of the present epoch, ignores others."""
+        channel = self._channel
+        if channel is not None:
+            for number, multiple in self._book.ack(self._present(tags)):
+                channel.basic_ack(number, multiple=multiple)
+
+    def reject(self, tags: Iterable[Tag], *, requeue: bool) -> None:
+        """Rejects deliveries of the present epoch, ignores others. Never nack: quorum queues would not count it."""
+        channel = self._channel
+        if channel is not None:
+            for number in self._book.remove(self._present(tags)):
+                channel.basic_reject(number, requeue=requeue)
+
+    def _is_current(self, channel: Channel) -> bool:
+        return channel is self._channel
+
+    def _present(self, tags: Iterable[Tag]) -> list[int]:
+        return [tag.number for tag in tags if tag.epoch == self._epoch]
+
+    def _open(self) -> None:
+        self._timer = None
+        connection = self._connection
+        idle = self._channel is None and not self._paused and not self._cancelled
+        if idle and connection is not None and connection.is_open:
+            connection.channel(on_open_callback=self._on_channel)
+
+    def _on_channel(self, channel: Channel) -> None:
+        if self._channel is not None or self._cancelled or channel.connection is not self._connection:
+            channel.close()
+            return
+        self._channel = channel
+        self._book = AckBook()
+        self._epoch = self._epochs()
+        channel.add_on_close_callback(self._on_channel_closed)
+        channel.add_on_cancel_callback(self._on_cancelled_by_broker)
+        channel.basic_qos(prefetch_count=self._wish.prefetch, callback=lambda _frame: self._consume(channel))
+
+    def _consume(self, channel: Channel) -> None:
+        if not self._is_current(channel) or self._paused or self._consumer_tag is not None or not channel.is_open:
+            return
+        arguments = dict(self._wish.arguments)
+        if self._wish.stream and self._offset is not None:
+            arguments[STREAM_OFFSET] = self._offset + 1
+        self._consumptions += 1
+        # A tag of its own for each start: an earlier one may still be on its way out.
+        base = self._wish.consumer_tag or f"{self._wish.queue[:200]}@{self._epoch}"
+        self._consumer_tag = channel.basic_consume(
+            self._wish.queue,
+            self._on_message,
+            exclusive=self._wish.exclusive,
+            consumer_tag=base if self._consumptions == 1 else f"{base}-{self._consumptions}",
+            arguments=arguments,
+            callback=lambda _frame: self._on_consuming(channel),
+        )
+
+    def _on_consuming(self, channel: Channel) -> None:
+        if self._is_current(channel) and self._consumer_tag is not None:
+            self._backoff.opened(time.monotonic())
+            self._intake.tell(active=True)
+
+    def _on_message(
+        self, channel: Channel, method: spec.Basic.Deliver, properties: spec.BasicProperties, body: bytes
+    ) -> None:
+        if not self._is_current(channel):
+            return
+        headers = properties.headers or {}
+        self._book.add(method.delivery_tag)
+        offset = _integer(headers.get(STREAM_OFFSET)) if self._wish.stream else None
+        if offset is not None and self._offset is not None and offset <= self._offset:
+            # The broker starts at a chunk's beginning; what was handed out before is only acknowledged.
+            self.ack([Tag(self._epoch, 0, method.delivery_tag)])
+            return
+        self._intake.put(
+            Delivery(
+                queue=self._wish.queue,
+                exchange=method.exchange,
+                routing_key=method.routing_key,
+                body=body,
+                headers=headers,
+                redelivered=method.redelivered,
+                tag=Tag(self._epoch, channel.channel_number, method.delivery_tag),
+                user_id=properties.user_id,
+                message_id=properties.message_id,
+                type=properties.type,
+                reply_to=properties.reply_to,
+                correlation_id=properties.correlation_id,
+                timestamp=properties.timestamp,
+                delivery_count=_integer(headers.get("x-delivery-count")),
+                stream_offset=offset,
+            )
+        )
+
+    def drained(self, deliveries: list[Delivery]) -> None:
+        """Notes how far a stream has been handed out."""
+        for delivery in deliveries:
+            if delivery.stream_offset is not None:
+                self._offset = max(delivery.stream_offset, -1 if self._offset is None else self._offset)
+
+    def _on_cancelled_by_broker(self, frame: pika.frame.Method[spec.Basic.Cancel]) -> None:
+        if frame.method.consumer_tag != self._consumer_tag:
+            return
+        note(logging.WARNING, "broker.consumer_cancelled", queue=self._wish.queue)
+        self._consumer_tag = None
+        self._intake.tell(active=False)
+        # The channel lives on, so that what is being worked on can still be settled.
+        channel = self._channel
+        if channel is not None:
+            self._loop.later(self._backoff.delay(time.monotonic()), lambda: self._consume(channel))
+
+    def _on_channel_closed(self, channel: Channel, reason: Exception) -> None:
+        if not self._is_current(channel) or not channel.connection.is_open:
+            return
+        self._drop_channel()
+        if not isinstance(reason, exceptions.ChannelClosedByBroker):
+            return
+        delay = self._backoff.delay(time.monotonic())
+        note(
+            logging.WARNING,
+            "broker.consumer_refused",
+            queue=self._wish.queue,
+            code=reason.reply_code,
+            reason=reason.reply_text,
+            retry_in=round(delay, 2),
+        )
+        self._intake.tell(active=False, refusal=OperationRefusedError(reason.reply_text, code=reason.reply_code))
+        if self._timer is None:
+            self._timer = self._loop.later(delay, self._open)
+
+    def _close_channel(self) -> None:
+        channel = self._channel
+        self._drop_channel()
+        if channel is not None and channel.is_open:
+            channel.close()
+
+    def _drop_channel(self) -> None:
+        self._channel = None
+        self._consumer_tag = None
+        self._epoch = 0
+        self._intake.discard()
+        self._intake.tell(active=False)
+
+
+def _integer(value: object) -> int | None:
+    return value if isinstance(value, int) else None
