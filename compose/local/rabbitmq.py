@@ -86,8 +86,8 @@ class RabbitNode:
     Args:
         directory: everything of the node lies here; made if missing, mode 0700.
         tls: its certificate must name `localhost` and 127.0.0.1.
-        definitions: RabbitMQ's definitions (users, permissions, exchanges, queues, bindings, policies) or a function
-            that makes them; written and loaded anew at every start.
+        definitions: RabbitMQ's definitions (users, permissions, exchanges, queues, bindings, policies), or a maker
+            of them; written and loaded anew at every start.
         gatekeeper: base URL of the HTTP authorization service asked after the internal users; None: internal users only.
         dies_with_parent: killed by the kernel when the thread that started it ends; for tests.
         memory_limit: bytes at which publishers are blocked.

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pika
 
+from compose.local.postgres import PostgresCluster
 from compose.local.rabbitmq import RabbitNode, TlsFiles, hash_password
 
 from .throwaway_ca import make_server_tls
@@ -98,3 +99,15 @@ def rabbit_node(
             yield node
         finally:
             node.stop()
+
+
+@contextlib.contextmanager
+def postgres_cluster(settings: Mapping[str, str] | None = None) -> Iterator[PostgresCluster]:
+    """A started cluster of one's own, fsync on."""
+    with server_folder("pilotage-pg-") as folder:
+        cluster = PostgresCluster(folder, dies_with_parent=True, settings=settings)
+        try:
+            cluster.start()
+            yield cluster
+        finally:
+            cluster.stop()
