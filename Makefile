@@ -1,0 +1,57 @@
+# Everything a new user or a developer types; `make help` lists it. Each target sets up what it needs by itself.
+
+SHELL := /bin/sh
+VENV := .venv/bin
+# Further arguments for pytest:  make test ARGS='-k leases -x'
+ARGS ?=
+# Code, for the checks
+ROOMS := schemas broker producers consumers pilot compose
+
+.DEFAULT_GOAL := help
+.PHONY: help demo setup setup-dev test check lint pilot bench docs lock clean
+
+help: ## this list
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
+
+demo: setup ## set up, then run the whole chain on this machine: broker, consumers, pilots, real jobs
+	@$(VENV)/pilotage demo
+
+setup: ## virtual environment with locked dependencies, and RabbitMQ where it is missing
+	@sh compose/bootstrap.sh rabbitmq
+
+setup-dev:
+	@sh compose/bootstrap.sh --dev rabbitmq postgres
+
+test: setup-dev ## the whole test suite, with private RabbitMQ and PostgreSQL servers
+	@$(VENV)/python -m pytest $(ARGS)
+
+lint:
+	@sh compose/bootstrap.sh --dev
+	@$(VENV)/ruff check .
+	@$(VENV)/ruff format --check .
+	@$(VENV)/mypy
+	@$(VENV)/lint-imports --no-timing
+
+check: lint ## lint, types, architecture contracts, and the tests that need no server
+	@$(VENV)/python -m pytest -q -n 2 tests/unit tests/properties $(ARGS)
+
+pilot: setup ## build the pilot as one file, pilot.pyz
+	@$(VENV)/python -m pilot.build
+
+bench: setup-dev ## measure the whole path and print a table
+	@$(VENV)/python tests/benchmarks/run.py $(ARGS)
+
+docs: ## write the generated reference pages anew
+	@sh compose/bootstrap.sh --dev
+	@$(VENV)/python docs/generate.py
+
+lock: ## renew the lock files from pyproject.toml (needs uv)
+	uv pip compile pyproject.toml $(LOCK_OPTIONS) --upgrade -o requirements.lock
+	uv pip compile pyproject.toml $(LOCK_OPTIONS) --upgrade --extra dev --constraint requirements.lock -o requirements-dev.lock
+
+LOCK_OPTIONS := --quiet --universal --generate-hashes --python-version 3.11 --no-emit-index-url --no-annotate \
+	--custom-compile-command 'make lock'
+
+clean: ## remove everything that was made here, the virtual environment included (installed servers stay)
+	rm -rf .venv build dist *.egg-info pilot.pyz .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
+	find $(ROOMS) tests -name __pycache__ -type d -prune -exec rm -rf {} +
