@@ -1,0 +1,1 @@
+"""Migrations in pre/post pairs; see :mod:`consumers.store.upgrades` for the rule."""

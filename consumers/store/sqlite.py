@@ -1,0 +1,121 @@
+"""SQLite as a store of one process: file rights, the process lock, and how connections begin.
+
+WAL lets readers go on while the one writer writes; ``synchronous=FULL`` makes a commit durable when it returns.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import sqlalchemy as sa
+from sqlalchemy import event
+from sqlalchemy.pool import QueuePool
+
+from schemas.errors import ConfigurationError
+
+from .errors import StoreBusy
+
+if TYPE_CHECKING:
+    from sqlite3 import Connection as DriverConnection
+
+    from sqlalchemy.engine import URL, Connection, Engine
+
+DIRECTORY_MODE = 0o700
+FILE_MODE = 0o600
+"""Only the service account may read: the store holds (encrypted) proxy keys and users' files."""
+
+BUSY_TIMEOUT_MS = 10_000
+"""Only a checkpoint or a backup tool can be in the way: writers of this process queue before they begin."""
+
+READERS = 8
+"""Concurrent readers; a read is short."""
+
+
+class ProcessLock:
+    """An exclusive lock on ``<database>.lock``, held for the life of the store."""
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+
+    def release(self) -> None:
+        """Let another process have the database."""
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1
+
+
+def claim(path: Path) -> ProcessLock:
+    """Make directory and file with their rights, and take the process lock.
+
+    Raises:
+        StoreBusy: another process (or another store of this one) has it; the message says which.
+        ConfigurationError: the place cannot be used.
+    """
+    try:
+        path.parent.mkdir(mode=DIRECTORY_MODE, parents=True, exist_ok=True)
+        lock = os.open(path.with_name(path.name + ".lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, FILE_MODE)
+    except OSError as error:
+        raise ConfigurationError(f"cannot use {path}: {error.strerror}") from error
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        holder = os.read(lock, 32).decode("ascii", "replace").strip()
+        os.close(lock)
+        raise StoreBusy(
+            f"{path} is in use by process {holder or 'unknown'}. SQLite serves one process at a time "
+            "(pilotage-serve all); for several processes use PostgreSQL"
+        ) from None
+    try:
+        os.ftruncate(lock, 0)
+        os.pwrite(lock, f"{os.getpid()}\n".encode(), 0)
+        database = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, FILE_MODE)
+        os.fchmod(database, FILE_MODE)
+        os.close(database)
+    except OSError as error:
+        os.close(lock)
+        raise ConfigurationError(f"cannot use {path}: {error.strerror}") from error
+    return ProcessLock(lock)
+
+
+def writer(url: URL) -> Engine:
+    """The engine of the one writing connection."""
+    return _engine(url, "BEGIN IMMEDIATE", size=1, read_only=False)
+
+
+def reader(url: URL) -> Engine:
+    """The engine of the readers."""
+    return _engine(url, "BEGIN", size=READERS, read_only=True)
+
+
+def _engine(url: URL, begin: str, *, size: int, read_only: bool) -> Engine:
+    engine = sa.create_engine(
+        url,
+        # The driver's own idea of transactions is off: we say when they begin.
+        connect_args={"check_same_thread": False, "isolation_level": None, "timeout": BUSY_TIMEOUT_MS / 1000},
+        poolclass=QueuePool,
+        pool_size=size,
+        max_overflow=0,
+        pool_timeout=30,
+        hide_parameters=True,
+    )
+
+    def on_connect(connection: DriverConnection, _record: object) -> None:
+        for pragma in (
+            "journal_mode=WAL",
+            "synchronous=FULL",
+            "foreign_keys=ON",
+            "temp_store=MEMORY",
+            "cache_size=-16384",
+            f"query_only={'ON' if read_only else 'OFF'}",
+        ):
+            connection.execute(f"PRAGMA {pragma}")
+
+    def on_begin(connection: Connection) -> None:
+        connection.exec_driver_sql(begin)
+
+    event.listen(engine, "connect", on_connect)
+    event.listen(engine, "begin", on_begin)
+    return engine

@@ -1,0 +1,129 @@
+"""Who is who: chains and sessions known from logins, the registry, delegations and proxies."""
+
+from __future__ import annotations
+
+from sqlalchemy import Boolean, Column, Double, Index, LargeBinary, PrimaryKeyConstraint, Table
+
+from .base import Encoded, metadata, number, real, serial, text
+
+chains = Table(
+    "chains",
+    metadata,
+    text("thumbprint", key=True),
+    Column("ders", LargeBinary, nullable=False),
+    text("identity"),
+    real("not_after"),
+    real("seen"),
+    Index(None, "identity"),
+    comment="Certificate chains by the thumbprint of the signing certificate; known only from logins.",
+)
+
+sessions = Table(
+    "sessions",
+    metadata,
+    text("client", key=True),
+    text("identity"),
+    text("grp"),
+    text("thumbprint"),
+    text("kind"),
+    real("created"),
+    real("seen"),
+    Index(None, "identity"),
+    comment="Logged-in clients (a client id is also the broker user and names the reply queue).",
+)
+
+users = Table(
+    "users",
+    metadata,
+    text("dn", key=True),
+    text("nickname"),
+    Column("suspended", Boolean, nullable=False),
+    comment="Registry: people and pilots by canonical DN.",
+)
+
+groups = Table(
+    "vo_groups",
+    metadata,
+    text("name", key=True),
+    text("fqan"),
+    Column("properties", Encoded, nullable=False),
+    Column("share", Double, nullable=False),
+    Column("background", Boolean, nullable=False),
+    comment="Registry: our name for a VO group or role, with its rights and its share.",
+)
+
+memberships = Table(
+    "memberships",
+    metadata,
+    text("dn"),
+    text("grp"),
+    PrimaryKeyConstraint("dn", "grp"),
+    comment="Registry: who may act for which group.",
+)
+
+services = Table(
+    "services",
+    metadata,
+    text("dn", key=True),
+    text("name"),
+    Column("sends", Encoded, nullable=False),
+    comment="Registry: services and the message types that each may send.",
+)
+
+sites = Table(
+    "sites",
+    metadata,
+    text("name", key=True),
+    Column("usable", Boolean, nullable=False),
+    text("reason"),
+    comment="Registry: sites; one that is not usable gets no match.",
+)
+
+storage_elements = Table(
+    "storage_elements",
+    metadata,
+    text("name", key=True),
+    Column("sites", Encoded, nullable=False),
+    comment="Registry: storage elements and the sites that are near.",
+)
+
+delegations = Table(
+    "delegations",
+    metadata,
+    text("id", key=True),
+    text("dn"),
+    text("grp"),
+    Column("key", LargeBinary, nullable=False),
+    real("created"),
+    real("expires"),
+    Index(None, "expires"),
+    comment="Certificate requests under way; the key is encrypted by the proxy manager.",
+)
+
+proxies = Table(
+    "proxies",
+    metadata,
+    text("dn"),
+    text("grp"),
+    text("chain"),
+    Column("key", LargeBinary, nullable=False),
+    real("not_after"),
+    real("stored"),
+    PrimaryKeyConstraint("dn", "grp"),
+    comment="The proxy repository: one per (DN, group); the key is encrypted by the proxy manager.",
+)
+
+proxy_issues = Table(
+    "proxy_issues",
+    metadata,
+    serial(),
+    text("client"),
+    text("owner"),
+    text("grp"),
+    real("not_after"),
+    number("job"),
+    number("attempt"),
+    real("time"),
+    Index(None, "client", "owner", "grp"),
+    comment="Limited proxies given to pilots.",
+)
