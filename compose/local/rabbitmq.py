@@ -88,7 +88,7 @@ class RabbitNode:
         tls: its certificate must name `localhost` and 127.0.0.1.
         definitions: RabbitMQ's definitions (users, permissions, exchanges, queues, bindings, policies), or a maker
             of them; written and loaded anew at every start.
-        gatekeeper: base URL of the HTTP authorization service asked after the internal users; None: internal users only.
+        gatekeeper: base URL of the HTTP authorization service asked after the internal users; None for none.
         dies_with_parent: killed by the kernel when the thread that started it ends; for tests.
         memory_limit: bytes at which publishers are blocked.
         programs: the installation to use; by default the one found on this machine.
