@@ -156,7 +156,7 @@ TABLE: Mapping[str, Rule] = {
     "pilot.changed.v1": _event("gatekeeper", "job-state", "matcher", _ON_BEHALF),
     "message.refused.v1": _event(*_EVERY_SERVICE),
     # between services
-    "message.readmit.v1": Rule((Door.QUEUE,), services=frozenset({"dead-letters", _ON_BEHALF})),
+    "message.readmit.v1": Rule((Door.QUEUE,), services=SERVICES),
 }
 
 

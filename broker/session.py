@@ -1,0 +1,370 @@
+"""A client's session: login, welcome, signed requests, verified answers. Used by users' tools and by pilots.
+
+Promises: every answer that comes out was signed by a service that the gatekeeper vouched for and that the
+authorization table lets send it; the gatekeeper itself is known by its DN and the trust directory. The client
+declares nothing at the broker. Times: ``now()`` is server time as learned at the welcome; the estimate is never
+behind the server's clock, so that leases end early rather than late on this side.
+"""
+
+from __future__ import annotations
+
+import base64
+import os
+import time
+from collections import deque
+from collections.abc import Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Self
+
+from schemas.envelope import JWS_HEADER, reply_queue
+from schemas.errors import PermanentError, TemporaryError
+from schemas.identity import make_client_id
+from schemas.messages.service import ChainUnknown, Refused, Welcome
+from schemas.registry import Message
+
+from .authorization import Principal, authorize
+from .connection import Connection, Subscription
+from .identity import Credential, TrustStore, VerifiedChain, VomsDir, verify_chain
+from .login import make_assertion
+from .publisher import Letter, request, seal
+from .refusal import RefusalError
+from .signing import ChainFacts, KnownChain, Signer, Verified, open_envelope, peek, thumbprint
+from .transport import Confirm, Delivery, Endpoint, Login, Outgoing
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+WELCOME = "session.welcome.v1"
+DEFAULT_TIMEOUT = 30.0
+"""Seconds a request waits for its answer: the broker may fail over in between."""
+
+PREFETCH = 64
+"""Answers in flight: bounds what a client holds in memory (64 × 8 MiB is never reached: most are below 1 kB)."""
+
+
+class NoAnswerError(TemporaryError):
+    """The service did not answer in time; the request stays with the broker and will be handled."""
+
+
+class RequestRefusedError(PermanentError):
+    """The service refused the request.
+
+    Attributes:
+        refused: code, reason and all errors.
+    """
+
+    def __init__(self, refused: Refused) -> None:
+        super().__init__(refused.reason)
+        self.refused = refused
+
+
+class NotSentError(TemporaryError):
+    """The broker did not take the message."""
+
+
+@dataclass(frozen=True)
+class SessionSettings:
+    """How to reach a deployment and whom to believe.
+
+    Attributes:
+        endpoint: the broker.
+        broker: the deployment's name (audience of logins).
+        trust_dir: CA directory in grid layout.
+        gatekeeper: canonical DN of the gatekeeper.
+        voms_dir: LSC files, if any.
+    """
+
+    endpoint: Endpoint
+    broker: str
+    trust_dir: Path
+    gatekeeper: str
+    voms_dir: Path | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Incoming:
+    """A verified answer and the delivery it came in."""
+
+    verified: Verified[Message]
+    delivery: Delivery
+
+    @property
+    def message(self) -> Message:
+        """The payload."""
+        return self.verified.message
+
+
+class Session:
+    """One client's standing login.
+
+    Args:
+        settings: the deployment.
+        credential: proxy (users) or certificate (pilots) with its key.
+        group: group to act for; empty lets the gatekeeper choose the identity's first one.
+        name: shown to operators as the connection's name.
+    """
+
+    def __init__(self, settings: SessionSettings, credential: Credential, *, group: str = "", name: str) -> None:
+        self._settings = settings
+        self._credential = credential
+        self._trust = TrustStore.load(settings.trust_dir)
+        self._voms = VomsDir.load(settings.voms_dir) if settings.voms_dir else None
+        own = verify_chain(credential.ders, self._trust, self._voms, time.time())
+        self.identity = own.identity
+        self.client = make_client_id(own.identity, os.urandom(8).hex())
+        self.group = group
+        self.welcome: Welcome | None = None
+        self._offset = 0.0
+        self._login_started = time.monotonic()
+        self._chains: dict[str, KnownChain] = {}
+        self._services: dict[str, Principal] = {}
+        self._kept: deque[Incoming] = deque()
+        self._name = name
+        self._connection = Connection(settings.endpoint, self._login, name=name)
+        self._subscription: Subscription | None = None
+        self._signer = Signer(credential.key, thumbprint(credential.ders[0]), own.identity, self.client, group)
+
+    # -- life ---------------------------------------------------------------------------------------------------
+
+    def open(self, timeout: float = DEFAULT_TIMEOUT) -> Welcome:
+        """Log in and wait for the welcome.
+
+        Raises:
+            LoginRefusedError: the gatekeeper refused; the broker does not say more.
+            NoAnswerError: no welcome came.
+        """
+        self._connection.start(timeout=timeout)
+        self._subscription = self._connection.subscribe(reply_queue(self.client), prefetch=PREFETCH)
+        return self._await_welcome(timeout)
+
+    def _await_welcome(self, timeout: float) -> Welcome:
+        deadline = time.monotonic() + timeout
+        while self.welcome is None:
+            left = deadline - time.monotonic()
+            if left <= 0:
+                raise NoAnswerError("no welcome from the gatekeeper")
+            self._kept.extend(self._receive(16, left))
+        return self.welcome
+
+    def close(self, timeout: float = 5.0) -> None:
+        """Leave; what was published before is confirmed first."""
+        self._connection.close(timeout)
+
+    def __enter__(self) -> Self:
+        self.open()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    @property
+    def connection(self) -> Connection:
+        """The connection below, for streams."""
+        return self._connection
+
+    def now(self) -> float:
+        """Server time, seconds since the epoch."""
+        return time.time() + self._offset
+
+    def server_time_at(self, monotonic: float) -> float:
+        """Server time at a moment of this process's monotonic clock."""
+        return self.now() - (time.monotonic() - monotonic)
+
+    def _login(self) -> Login:
+        self._login_started = time.monotonic()
+        assertion = make_assertion(
+            self._credential,
+            client=self.client,
+            audience=self._settings.broker,
+            group=self.group,
+            now=time.time() + self._offset,
+        )
+        return Login(self.client, assertion)
+
+    # -- sending ------------------------------------------------------------------------------------------------
+
+    def letter(self, message: Message) -> Letter:
+        """Address a message to its service.
+
+        Raises:
+            RefusalError: this session's group may not send it.
+        """
+        if self.welcome is None:
+            raise NoAnswerError("not logged in yet")
+        return request(message, frozenset(self.welcome.properties))
+
+    def seal(self, letter: Letter) -> Outgoing:
+        """Sign a letter with the session's key."""
+        return seal(letter, self._signer, self.now())
+
+    def post(self, letters: Sequence[Letter]) -> list[Future[Confirm]]:
+        """Publish; each future tells what became of its letter."""
+        return self._connection.publish([self.seal(letter) for letter in letters])
+
+    def send(self, message: Message, timeout: float = DEFAULT_TIMEOUT) -> str:
+        """Publish one message and wait until the broker has it. Returns its id.
+
+        Raises:
+            NotSentError: the broker did not take it.
+        """
+        letter = self.letter(message)
+        self._deliver(letter, time.monotonic() + timeout)
+        return letter.message_id
+
+    def _deliver(self, letter: Letter, deadline: float) -> None:
+        while True:
+            left = max(0.001, deadline - time.monotonic())
+            try:
+                outcome = self.post([letter])[0].result(left)
+            except TimeoutError:
+                raise NotSentError("the broker did not confirm the message in time") from None
+            if outcome is Confirm.ACKED:
+                return
+            if outcome is Confirm.REFUSED:
+                raise NotSentError(f"the broker refuses {letter.name}: this identity may not send it now")
+            if outcome is Confirm.RETURNED:
+                raise NotSentError(f"no queue takes {letter.name}: is the deployment complete?")
+            if time.monotonic() >= deadline:
+                raise NotSentError("the broker did not take the message")
+
+    # -- receiving ----------------------------------------------------------------------------------------------
+
+    def request(self, message: Message, timeout: float = DEFAULT_TIMEOUT) -> Message:
+        """Send a request and wait for its answer. Other answers stay for :meth:`receive`.
+
+        Raises:
+            RequestRefusedError: the service said no.
+            NoAnswerError: it said nothing in time.
+            NotSentError: the broker did not take it.
+        """
+        return self.request_many([message], timeout)[0]
+
+    def request_many(self, messages: Sequence[Message], timeout: float = DEFAULT_TIMEOUT) -> list[Message]:
+        """Send several requests at once and wait for all answers, in the order of the requests.
+
+        Raises:
+            RequestRefusedError: as soon as one is refused.
+            NoAnswerError: an answer is missing.
+            NotSentError: the broker did not take one.
+        """
+        deadline = time.monotonic() + timeout
+        letters = [self.letter(message) for message in messages]
+        for letter in letters:
+            self._deliver(letter, deadline)
+        waiting = {letter.message_id: index for index, letter in enumerate(letters)}
+        answers: dict[int, Message] = {}
+        while waiting:
+            left = deadline - time.monotonic()
+            if left <= 0:
+                raise NoAnswerError(f"no answer to {letters[0].name} within {timeout:.0f} s")
+            for incoming in self._receive(PREFETCH, left):
+                index = waiting.pop(incoming.verified.header.cid, None)
+                if index is None:
+                    self._kept.append(incoming)
+                    continue
+                self.ack([incoming])
+                if isinstance(incoming.message, ChainUnknown):
+                    self._login_again()
+                    self._deliver(letters[index], deadline)
+                    waiting[letters[index].message_id] = index
+                elif isinstance(incoming.message, Refused):
+                    raise RequestRefusedError(incoming.message)
+                else:
+                    answers[index] = incoming.message
+        return [answers[index] for index in range(len(letters))]
+
+    def receive(self, limit: int, timeout: float) -> list[Incoming]:
+        """Verified answers: at least one unless the time runs out. Call :meth:`ack` when they are dealt with."""
+        if self._kept:
+            return [self._kept.popleft() for _ in range(min(limit, len(self._kept)))]
+        return self._receive(limit, timeout)
+
+    def ack(self, incomings: Sequence[Incoming]) -> None:
+        """These answers are dealt with."""
+        if self._subscription is not None:
+            self._subscription.ack([incoming.delivery for incoming in incomings])
+
+    def _receive(self, limit: int, timeout: float) -> list[Incoming]:
+        if self._subscription is None:
+            raise NoAnswerError("not logged in yet")
+        result: list[Incoming] = []
+        for delivery in self._subscription.drain(limit, timeout):
+            try:
+                incoming = Incoming(self.open_delivery(delivery), delivery)
+            except RefusalError:
+                self._subscription.ack([delivery])  # nothing of ours: an answer that proves nothing is worth nothing
+                continue
+            if isinstance(incoming.message, Welcome):
+                self._on_welcome(incoming.message)
+                self.ack([incoming])
+            else:
+                result.append(incoming)
+        return result
+
+    # -- whom to believe ----------------------------------------------------------------------------------------
+
+    def open_delivery(self, delivery: Delivery, audiences: Sequence[str] = ()) -> Verified[Message]:
+        """Verify an answer or an event.
+
+        Raises:
+            RefusalError: it is not from a service that may send it.
+        """
+        jws = delivery.headers.get(JWS_HEADER)
+        header = peek(jws)[0]
+        resolve: Callable[[str], KnownChain | None] = self._chains.get
+        if header.typ == WELCOME:
+            resolve = self._gatekeeper_chain(header.x5c)
+        verified = open_envelope(
+            jws,
+            delivery.body,
+            resolve=resolve,
+            audiences=audiences or (self.client,),
+            now=self.now(),
+            user_id=delivery.user_id or "",
+        )
+        if header.typ != WELCOME:
+            sender = self._services.get(verified.issuer)
+            if sender is None or sender.service != verified.client:
+                raise RefusalError("forged", "not from a service that the gatekeeper vouched for", header=header)
+            authorize(sender, header.typ)
+        return verified
+
+    def _gatekeeper_chain(self, x5c: Sequence[str]) -> Callable[[str], KnownChain | None]:
+        try:
+            ders = [base64.b64decode(item, validate=True) for item in x5c]
+            chain = verify_chain(ders, self._trust, None, time.time())
+        except (ValueError, PermanentError) as error:
+            raise RefusalError("forged", f"the welcome's chain: {error}") from None
+        if chain.identity != self._settings.gatekeeper:
+            raise RefusalError("forged", "the welcome is not from the gatekeeper")
+        facts = _facts(chain)
+        return lambda asked: facts if asked == chain.thumbprint else None
+
+    def _on_welcome(self, welcome: Welcome) -> None:
+        elapsed = time.monotonic() - self._login_started
+        self._offset = welcome.server_time + elapsed - time.time()
+        self.welcome = welcome
+        self.group = welcome.group
+        self._signer = Signer(
+            self._credential.key, self._signer.thumbprint, self._signer.issuer, self.client, welcome.group
+        )
+        chains: dict[str, KnownChain] = {}
+        services: dict[str, Principal] = {}
+        for info in welcome.services:
+            chain = verify_chain(info.chain, self._trust, None, time.time())
+            if chain.identity == info.dn:
+                chains[chain.thumbprint] = _facts(chain)
+                services[info.dn] = Principal(info.dn, service=info.name)
+        self._chains, self._services = chains, services
+
+    def _login_again(self) -> None:
+        self.welcome = None
+        self._connection.close()
+        self._connection = Connection(self._settings.endpoint, self._login, name=self._name)
+        self.open()
+
+
+def _facts(chain: VerifiedChain) -> ChainFacts:
+    return ChainFacts(chain.identity, chain.limited, chain.not_before, chain.not_after, chain.key)

@@ -1,0 +1,103 @@
+"""One batch of admitted messages inside one transaction, and what the handlers want said once it is committed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, ClassVar
+
+from broker.publisher import Letter, event, reply
+from broker.subscriber import Admitted
+from schemas.messages.service import RefusalDetail, Refused
+from schemas.registry import Message
+
+from .outcome import ACK, Outcome
+
+if TYPE_CHECKING:
+    from .store import Transaction
+
+
+@dataclass(slots=True)
+class Batch:
+    """What a handler gets.
+
+    Attributes:
+        tx: the open transaction; all state changes go through it.
+        now: server time of the batch, seconds since the epoch.
+        letters: what will be said after the commit, in order.
+        unrecorded: said once after the commit and not kept: answers to questions, refusals.
+        answers: of the letters the answers to each message, recorded for its redelivery.
+        commits: to be called once after the commit (caches, hints); never for anything that must not be lost.
+    """
+
+    tx: Transaction
+    now: float
+    letters: list[Letter] = field(default_factory=list)
+    unrecorded: list[Letter] = field(default_factory=list)
+    answers: dict[tuple[str, str], list[Letter]] = field(default_factory=dict)
+    commits: list[Callable[[], None]] = field(default_factory=list)
+
+    def answer(self, to: Admitted, message: Message) -> None:
+        """Answer a message; its redelivery gets the same answer."""
+        letter = reply(message, to.client, to.verified.header.jti)
+        self.letters.append(letter)
+        self.answers.setdefault(to.key, []).append(letter)
+
+    def refuse(self, to: Admitted, code: str, reason: str, errors: Sequence[RefusalDetail] = ()) -> Outcome:
+        """Say no, and why."""
+        self.answer(to, Refused(code=code, reason=reason, type=to.verified.header.typ, errors=tuple(errors)))
+        return ACK
+
+    def tell(self, client: str, message: Message, correlation: str = "") -> Letter:
+        """Tell another client something."""
+        letter = reply(message, client, correlation)
+        self.letters.append(letter)
+        return letter
+
+    def publish(self, message: Message) -> None:
+        """Publish a fact."""
+        self.letters.append(event(message))
+
+
+class Consumer:
+    """Base of the consumers: one logical service, its queues, its handlers.
+
+    A subclass names its handlers in :attr:`handlers` (message struct → method name); a consumer that gains by
+    handling a whole batch at once overrides :meth:`handle`. Handlers must be harmless when the transaction is rolled
+    back and the message comes again.
+    """
+
+    name: ClassVar[str]
+    """Logical name: audience, broker user, row in the authorization table."""
+
+    handlers: ClassVar[Mapping[type[Message], str]] = {}
+
+    durable: ClassVar[bool] = True
+    """False for consumers that only answer questions: no inbox, no outbox; a lost answer is asked for again."""
+
+    def handle(self, batch: Batch, messages: Sequence[Admitted]) -> list[Outcome]:
+        """Handle admitted messages, in order. One outcome each."""
+        return [self.dispatch(batch, message) for message in messages]
+
+    def dispatch(self, batch: Batch, message: Admitted) -> Outcome:
+        """Call the handler of one message."""
+        handler = getattr(self, self.handlers[type(message.message)])
+        outcome: Outcome = handler(batch, message)
+        return outcome
+
+    def start(self, batch: Batch) -> None:
+        """Called once, inside a transaction, before the first message."""
+
+    def tick(self, now: float) -> float | None:  # noqa: ARG002 - for those that override it
+        """Called between batches, outside a transaction; returns seconds until it wants to be called again."""
+        return None
+
+    def wants_queues(self, now: float) -> bool:  # noqa: ARG002 - for those that override it
+        """Whether to consume now (the matcher only while it leads)."""
+        return True
+
+    def on_returned(self, letter: Letter) -> None:
+        """An answer could not be routed: its client's queue is gone."""
+
+    def on_connected(self) -> None:
+        """The broker connection is there (again)."""

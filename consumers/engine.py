@@ -1,0 +1,328 @@
+"""Runs one consumer: drain, admit, one transaction, acknowledge, publish.
+
+Promises: a message's effects and the letters it causes are committed together, exactly once per (iss, jti); the
+delivery is acknowledged after the commit and never before; what was committed to be said is said, if not by this
+process then by the relay. A batch that fails is handled message by message; a redelivered message always alone. While
+the store is away nothing is consumed and nothing rejected. Lies elsewhere: what the messages mean (the consumers),
+republication of old rows (:mod:`consumers.relay`).
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass
+from typing import TypeVar
+
+import structlog
+
+from broker.connection import Connection
+from broker.errors import BackpressureError, ConnectionClosedError
+from broker.publisher import Letter, seal
+from broker.refusal import RefusalError
+from broker.signing import Signer
+from broker.subscriber import Admitted, Gate
+from broker.subscription import Subscription, Wakeup
+from broker.topology import Queue
+from broker.transport import Confirm, Delivery
+from schemas.errors import TemporaryError
+
+from .admission import Refusals
+from .batch import Batch, Consumer
+from .outcome import DeadLetter, Outcome, Retry
+from .paperwork import Paperwork
+from .store import Store
+from .store.errors import StoreUnavailable
+
+BATCH = 256
+"""Deliveries handled in one transaction: enough to make a commit cheap, few enough to keep it below 100 ms."""
+
+PREFETCH = 2 * BATCH
+"""One batch at work and one on its way."""
+
+UNSENT_MARK = 5_000
+"""Above so many unconfirmed letters a consumer stops consuming: the broker is slower than we are."""
+
+IDLE_SECONDS = 0.5
+"""How long an idle consumer sleeps at most; also how soon confirmed outbox rows are removed when nothing comes in.
+Far below the relay's patience, so that it does not republish them."""
+
+STORE_PAUSE = (0.2, 5.0)
+"""First and longest pause, seconds, while the store is away."""
+
+CONFLICT_TRIES = 5
+"""A transaction that lost against another one is tried again that often before its messages are handled alone."""
+
+log = structlog.get_logger(__name__)
+
+T = TypeVar("T")
+
+
+@dataclass(slots=True)
+class _Sent:
+    letter: Letter
+    future: Future[Confirm]
+    recorded: bool
+
+
+class Engine:
+    """One consumer at work in one thread.
+
+    Args:
+        consumer: what it thinks.
+        store: the state.
+        connection: the consumer's own, started.
+        signer: its identity.
+        gate: admits its deliveries.
+        queues: what it reads, most urgent first.
+        clock: server time.
+    """
+
+    def __init__(
+        self,
+        consumer: Consumer,
+        *,
+        store: Store,
+        connection: Connection,
+        signer: Signer,
+        gate: Gate,
+        queues: Sequence[Queue],
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._consumer = consumer
+        self._store = store
+        self._connection = connection
+        self._signer = signer
+        self._gate = gate
+        self._queues = queues
+        self._clock = clock
+        self._wakeup = Wakeup()
+        self._subscriptions: dict[str, Subscription] = {}
+        self._consuming = True
+        self._sent: deque[_Sent] = deque()
+        self._confirmed: list[str] = []
+        self._paperwork = Paperwork(consumer.name)
+        self._refusals = Refusals(consumer.name)
+        self.handled = 0
+        self.ready = threading.Event()
+
+    def run(self, stop: threading.Event) -> None:
+        """Work until told to stop, then say what is still to be said."""
+        self._patiently(self._begin, stop)
+        for queue in self._queues:
+            self._subscriptions[queue.name] = self._connection.subscribe(
+                queue.name, prefetch=PREFETCH, wakeup=self._wakeup
+            )
+        self.ready.set()
+        try:
+            while not stop.is_set():
+                self._turn(stop)
+        except ConnectionClosedError:
+            log.info("consumer.connection_closed", consumer=self._consumer.name)
+        finally:
+            for subscription in self._subscriptions.values():
+                subscription.cancel()
+            self._finish()
+
+    def wake(self) -> None:
+        """Let the thread look up (a hint from outside, or the stop)."""
+        self._wakeup.set()
+
+    # -- one turn -----------------------------------------------------------------------------------------------
+
+    def _turn(self, stop: threading.Event) -> None:
+        now = self._clock()
+        pause = self._patiently(lambda: self._consumer.tick(now), stop)
+        self._settle()
+        full = len(self._sent) > UNSENT_MARK
+        self._consume(not full and self._consumer.wants_queues(now))
+        deliveries = [] if full else self._drain()
+        if deliveries:
+            self._patiently(lambda: self._work(deliveries), stop)
+            return
+        if self._confirmed and not self._sent:
+            self._patiently(self._forget_confirmed, stop)
+        self._wakeup.wait(min(IDLE_SECONDS, IDLE_SECONDS if pause is None else max(0.0, pause)))
+
+    def _drain(self) -> list[Delivery]:
+        deliveries: list[Delivery] = []
+        for subscription in self._subscriptions.values():
+            if len(deliveries) < BATCH:
+                deliveries.extend(subscription.drain(BATCH - len(deliveries), 0))
+            elif subscription.pending:
+                self._wakeup.set()
+        return deliveries
+
+    def _consume(self, wanted: bool) -> None:
+        if wanted != self._consuming:
+            self._consuming = wanted
+            for subscription in self._subscriptions.values():
+                (subscription.resume if wanted else subscription.pause)()
+
+    def _patiently(self, action: Callable[[], T], stop: threading.Event) -> T | None:
+        """Do it; while the store is away wait for it, keeping what was delivered unacknowledged."""
+        pause, longest = STORE_PAUSE
+        while not stop.is_set():
+            try:
+                return action()
+            except StoreUnavailable as error:
+                log.warning("consumer.store_away", consumer=self._consumer.name, reason=str(error), pause=pause)
+                stop.wait(pause)
+                pause = min(longest, pause * 2)
+        return None
+
+    # -- a batch ------------------------------------------------------------------------------------------------
+
+    def _begin(self) -> None:
+        with self._store.transaction() as tx:
+            batch = Batch(tx, self._clock())
+            self._consumer.start(batch)
+            self._paperwork.post(batch)
+        self._say(batch)
+
+    def _work(self, deliveries: Sequence[Delivery]) -> None:
+        admitted, refused = self._admit(deliveries)
+        together = [message for message in admitted if not message.delivery.redelivered]
+        alone = [message for message in admitted if message.delivery.redelivered]
+        if refused or together:
+            self._together(together, refused)
+        for message in alone:
+            self._alone(message)
+
+    def _admit(self, deliveries: Iterable[Delivery]) -> tuple[list[Admitted], list[tuple[Delivery, RefusalError]]]:
+        now = self._clock()
+        admitted: list[Admitted] = []
+        refused: list[tuple[Delivery, RefusalError]] = []
+        for delivery in deliveries:
+            try:
+                admitted.append(self._gate.admit(delivery, now))
+            except RefusalError as refusal:
+                refused.append((delivery, refusal))
+        return admitted, refused
+
+    def _together(self, messages: list[Admitted], refused: list[tuple[Delivery, RefusalError]]) -> None:
+        for _ in range(CONFLICT_TRIES):
+            try:
+                self._transact(messages, refused)
+            except StoreUnavailable:
+                raise
+            except TemporaryError as error:
+                log.info("consumer.conflict", consumer=self._consumer.name, reason=str(error))
+                continue
+            except Exception:
+                log.exception("consumer.batch_failed", consumer=self._consumer.name, messages=len(messages))
+            else:
+                return
+            break
+        if refused:
+            self._transact([], refused)
+        for message in messages:
+            self._alone(message)
+
+    def _alone(self, message: Admitted) -> None:
+        for _ in range(CONFLICT_TRIES):
+            try:
+                self._transact([message], [])
+            except StoreUnavailable:
+                raise
+            except TemporaryError as error:
+                log.info("consumer.conflict", consumer=self._consumer.name, reason=str(error))
+                reason = str(error)
+            except Exception as error:
+                log.exception("consumer.message_failed", consumer=self._consumer.name, key=message.key)
+                self._transact([message], [], verdict=DeadLetter(f"{type(error).__name__}: {error}"))
+                return
+            else:
+                return
+        self._transact([message], [], verdict=Retry(5.0, reason))
+
+    def _transact(
+        self,
+        messages: list[Admitted],
+        refused: list[tuple[Delivery, RefusalError]],
+        verdict: Outcome | None = None,
+    ) -> None:
+        """One transaction: inbox, state, outbox; then acknowledge and publish."""
+        confirmed = self._confirmed
+        with self._store.transaction() as tx:
+            batch = Batch(tx, self._clock())
+            fresh, repeated = self._paperwork.admit(batch, messages)
+            if verdict is not None:
+                outcomes: list[Outcome] = [verdict for _ in fresh]
+            else:
+                outcomes = self._consumer.handle(batch, fresh) if fresh else []
+            self._refusals.note(batch, refused)
+            self._paperwork.record(batch, fresh, outcomes)
+            self._paperwork.post(batch)
+            self._paperwork.confirm(batch, confirmed)
+        self._confirmed = []
+        self.handled += len(fresh)
+        self._acknowledge([*(message.delivery for message in messages), *(delivery for delivery, _ in refused)])
+        for commit in batch.commits:
+            commit()
+        self._say(batch)
+        self._say_again(repeated)
+
+    def _acknowledge(self, deliveries: Sequence[Delivery]) -> None:
+        by_queue: dict[str, list[Delivery]] = {}
+        for delivery in deliveries:
+            by_queue.setdefault(delivery.queue, []).append(delivery)
+        for name, some in by_queue.items():
+            self._subscriptions[name].ack(some)
+
+    # -- saying it ----------------------------------------------------------------------------------------------
+
+    def _say(self, batch: Batch) -> None:
+        self._publish(batch.letters, recorded=True)
+        self._publish(batch.unrecorded, recorded=False)
+
+    def _say_again(self, letters: Sequence[Letter]) -> None:
+        self._publish(letters, recorded=False)
+
+    def _publish(self, letters: Sequence[Letter], *, recorded: bool) -> None:
+        if not letters:
+            return
+        now = self._clock()
+        try:
+            futures = self._connection.publish([seal(letter, self._signer, now) for letter in letters])
+        except BackpressureError:
+            return  # they are in the outbox: the relay takes them
+        self._sent.extend(_Sent(letter, future, recorded) for letter, future in zip(letters, futures, strict=True))
+
+    def _settle(self) -> None:
+        """Collect what the broker said about what we said."""
+        for _ in range(len(self._sent)):
+            sent = self._sent.popleft()
+            if not sent.future.done():
+                self._sent.append(sent)
+                continue
+            confirm = sent.future.result()
+            if confirm is Confirm.RETURNED:
+                self._consumer.on_returned(sent.letter)
+            elif confirm is Confirm.REFUSED:
+                log.error("consumer.publication_refused", consumer=self._consumer.name, type=sent.letter.name)
+            elif confirm is not Confirm.ACKED:
+                continue  # lost: the relay will say it
+            if sent.recorded:
+                self._confirmed.append(sent.letter.message_id)
+
+    def _forget_confirmed(self) -> None:
+        confirmed = self._confirmed
+        with self._store.transaction() as tx:
+            self._paperwork.confirm(Batch(tx, self._clock()), confirmed)
+        self._confirmed = []
+
+    def _finish(self) -> None:
+        deadline = time.monotonic() + 2.0
+        while self._sent and time.monotonic() < deadline:
+            self._settle()
+            if self._sent:
+                self._wakeup.wait(0.02)
+        try:
+            if self._confirmed:
+                self._forget_confirmed()
+        except TemporaryError:
+            log.info("consumer.left_to_relay", consumer=self._consumer.name, letters=len(self._confirmed))

@@ -1,0 +1,144 @@
+"""The engine's bookkeeping inside the transaction: inbox, outbox, retries, dead letters."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import msgspec
+
+from broker.publisher import Letter, to_queue
+from broker.subscriber import Admitted
+from schemas.messages.admin import Readmit
+from schemas.registry import by_name
+
+from .batch import Batch
+from .outcome import DeadLetter, Outcome, Retry
+from .store import OutboxRow, dead, inbox, outbox
+
+_encoder = msgspec.msgpack.Encoder()
+_decoder = msgspec.msgpack.Decoder(list[tuple[str, bytes, str, str, str, str, str]])
+
+
+class Paperwork:
+    """What every transaction of a consumer writes besides its own state.
+
+    Args:
+        service: the consumer's name.
+    """
+
+    def __init__(self, service: str) -> None:
+        self._service = service
+
+    def admit(self, batch: Batch, messages: Sequence[Admitted]) -> tuple[list[Admitted], list[Letter]]:
+        """Tell new messages from repeated ones.
+
+        Returns:
+            The messages to handle, and the recorded answers to say again for the others.
+        """
+        if not messages:
+            return [], []
+        # A readmission may carry a message that never reached the inbox: its own key is entered as well.
+        keys = [(key, message.verified.header.typ) for message in messages for key in (message.inbox_key, message.key)]
+        entries = list(dict.fromkeys((*key, typ) for key, typ in keys))
+        fresh, recorded = inbox.admit(batch.tx, entries, batch.now)
+        news: list[Admitted] = []
+        again: list[Letter] = []
+        for message in messages:
+            key = message.inbox_key
+            if key in fresh:
+                fresh.discard(key)  # the same message twice in one batch is handled once
+                news.append(message)
+            elif recorded.get(key):
+                again.extend(Letter(*values) for values in _decoder.decode(recorded[key]))
+        return news, again
+
+    def record(self, batch: Batch, messages: Sequence[Admitted], outcomes: Sequence[Outcome]) -> None:
+        """Write down what became of each message."""
+        answers: dict[tuple[str, str], bytes] = {}
+        for message, outcome in zip(messages, outcomes, strict=True):
+            if isinstance(outcome, Retry):
+                self._retry(batch, message, outcome)
+            elif isinstance(outcome, DeadLetter):
+                self._bury(batch, message, outcome)
+            letters = batch.answers.get(message.key)
+            if letters:
+                answers[message.key] = _encoder.encode([_values(letter) for letter in letters])
+        if answers:
+            inbox.record(batch.tx, answers)
+
+    def post(self, batch: Batch) -> None:
+        """Put the letters into the outbox."""
+        if batch.letters:
+            outbox.add(batch.tx, [self._row(letter, batch.now, batch.now) for letter in batch.letters])
+
+    def confirm(self, batch: Batch, message_ids: Sequence[str]) -> None:
+        """Forget letters that the broker has."""
+        if message_ids:
+            outbox.confirm(batch.tx, message_ids)
+
+    def _retry(self, batch: Batch, message: Admitted, retry: Retry) -> None:
+        letter = to_queue(readmission(message), message.delivery.queue)
+        outbox.add(batch.tx, [self._row(letter, batch.now, batch.now + retry.after)])
+
+    def _bury(self, batch: Batch, message: Admitted, verdict: DeadLetter) -> None:
+        header = message.verified.header
+        dead.add(
+            batch.tx,
+            [
+                dead.NewLetter(
+                    time=batch.now,
+                    queue=message.delivery.queue,
+                    typ=header.typ,
+                    issuer=header.iss,
+                    client=header.cli,
+                    reason=verdict.reason[:4096],
+                    body=message.verified.payload,
+                    jws=message.jws,
+                    user_id=message.user_id,
+                )
+            ],
+        )
+
+    @staticmethod
+    def _row(letter: Letter, now: float, not_before: float) -> OutboxRow:
+        return OutboxRow(
+            jti=letter.message_id,
+            exchange=letter.exchange,
+            routing_key=letter.routing_key,
+            typ=letter.name,
+            aud=letter.audience,
+            cid=letter.correlation,
+            payload=letter.payload,
+            created=now,
+            not_before=not_before,
+            expires=not_before + by_name(letter.name).lifetime,
+        )
+
+
+def readmission(message: Admitted, letter: int = 0, operator: str = "") -> Readmit:
+    """A message wrapped for its way back into its queue."""
+    return Readmit(
+        letter=letter,
+        queue=message.delivery.queue,
+        user=message.user_id,
+        jws=message.jws,
+        body=message.verified.payload,
+        operator=operator,
+    )
+
+
+def letter_of(row: OutboxRow) -> Letter:
+    """The letter that an outbox row keeps."""
+    return Letter(row.typ, row.payload, row.exchange, row.routing_key, row.aud, row.jti, row.cid)
+
+
+def _values(letter: Letter) -> tuple[str, bytes, str, str, str, str, str]:
+    return (
+        letter.name,
+        letter.payload,
+        letter.exchange,
+        letter.routing_key,
+        letter.audience,
+        letter.message_id,
+        letter.correlation,
+    )
