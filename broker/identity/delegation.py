@@ -1,0 +1,246 @@
+"""Making proxies: from one's own certificate (``create_proxy``) and for another's key (``sign_csr``).
+
+Promises: a new proxy never lives longer than its chain, never has more rights (a child of a limited proxy is
+marked limited, whatever was asked for), never goes deeper than a path length allows; it starts five minutes back,
+but not before its issuer. Private keys never travel: delegation sends a certificate request one way and a chain
+back. A request gives a key and proof of holding it, nothing else; its names and extensions are ignored.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import secrets
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.hazmat.primitives.serialization import Encoding
+from cryptography.x509.oid import NameOID, ObjectIdentifier
+
+from .certificate import (
+    MAX_CERTIFICATES,
+    OID_PROXY_CERT_INFO,
+    Certificate,
+    parse_certificate,
+    pem_chain,
+    split_chain,
+)
+from .credential import Credential
+from .errors import IdentityError
+from .keys import MIN_RSA_BITS, PrivateKey, PublicKey, check_public_key, public_bytes
+from .proxy import order_chain
+from .proxy_info import INHERIT_ALL, LIMITED, ProxyCertInfo
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+# Clocks on the grid differ by minutes; a proxy must count on the other machine at once.
+BACKDATE = dt.timedelta(minutes=5)
+# A request with an RSA-8192 key has about 2 KiB.
+MAX_CSR_BYTES = 16 * 1024
+
+
+def new_key(*, rsa_bits: int | None = None) -> PrivateKey:
+    """Make a private key: P-256, or RSA where tools of the grid ask for it.
+
+    Raises:
+        IdentityError: RSA below 2048 bits.
+    """
+    if rsa_bits is None:
+        return ec.generate_private_key(ec.SECP256R1())
+    if rsa_bits < MIN_RSA_BITS:
+        raise IdentityError(f"weak key: at least {MIN_RSA_BITS} bits needed for RSA")
+    return rsa.generate_private_key(public_exponent=65537, key_size=rsa_bits)
+
+
+def create_proxy(
+    issuer_chain: bytes | str | Sequence[bytes],
+    issuer_key: PrivateKey,
+    *,
+    lifetime: dt.timedelta,
+    limited: bool,
+    now: dt.datetime,
+    key: PrivateKey | None = None,
+    path_length: int | None = None,
+) -> Credential:
+    """Make a proxy with a key of its own.
+
+    Args:
+        issuer_chain: certificate chain of the issuer (PEM or DER, any order).
+        issuer_key: the private key of that chain's leaf.
+        lifetime: how long it shall live from now; cut to the chain's end.
+        limited: make it a limited proxy; of a limited issuer it always is one.
+        now: the time.
+        key: private key of the proxy; a new P-256 key by default.
+        path_length: how many further proxies may follow below it; None: as many as the chain allows.
+
+    Raises:
+        IdentityError: the issuer cannot issue.
+    """
+    key = key or new_key()
+    ders = _issue(key.public_key(), issuer_chain, issuer_key, lifetime, limited, now, path_length)
+    return Credential(key, ders)
+
+
+def make_csr(key: PrivateKey) -> bytes:
+    """Make a certificate request (DER) that proves that we hold the key; the name in it means nothing."""
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "proxy")])
+    request = x509.CertificateSigningRequestBuilder().subject_name(name).sign(key, hashes.SHA256())
+    return request.public_bytes(Encoding.DER)
+
+
+def sign_csr(
+    csr: bytes,
+    issuer_chain: bytes | str | Sequence[bytes],
+    issuer_key: PrivateKey,
+    *,
+    lifetime: dt.timedelta,
+    limited: bool,
+    now: dt.datetime,
+    path_length: int | None = None,
+) -> bytes:
+    """Make a proxy for the key of a certificate request: delegation.
+
+    Args:
+        csr: the request, DER.
+        issuer_chain: as in ``create_proxy``.
+        issuer_key: as in ``create_proxy``.
+        lifetime: as in ``create_proxy``.
+        limited: as in ``create_proxy``.
+        now: the time.
+        path_length: as in ``create_proxy``.
+
+    Returns:
+        The new chain as PEM, leaf first.
+
+    Raises:
+        IdentityError: the request is malformed, not signed by its own key, its key weak; or the issuer cannot issue.
+    """
+    key = read_csr(csr)
+    return pem_chain(_issue(key, issuer_chain, issuer_key, lifetime, limited, now, path_length))
+
+
+def read_csr(csr: bytes) -> PublicKey:
+    """Return the key of a certificate request after checking that its owner signed it.
+
+    Raises:
+        IdentityError: too large, malformed, not signed by its own key, or a weak key.
+    """
+    if len(csr) > MAX_CSR_BYTES:
+        raise IdentityError(f"a certificate request may have at most {MAX_CSR_BYTES} bytes")
+    try:
+        request = x509.load_der_x509_csr(csr)
+        key = check_public_key(request.public_key())
+        algorithm = request.signature_hash_algorithm
+        sound = isinstance(algorithm, hashes.SHA256 | hashes.SHA384 | hashes.SHA512) and request.is_signature_valid
+    except (ValueError, TypeError, x509.InvalidVersion, UnsupportedAlgorithm):
+        raise IdentityError("malformed certificate request") from None
+    if not sound:
+        raise IdentityError("the certificate request is not signed by its own key")
+    return key
+
+
+@dataclass(frozen=True, slots=True)
+class _Bounds:
+    """What the issuer's chain lets a child be."""
+
+    not_before: dt.datetime
+    not_after: dt.datetime
+    limited: bool
+    path_left: int
+
+
+def _bounds(path: Sequence[Certificate]) -> _Bounds:
+    """Collect the bounds of a path from the end entity down; what cannot be verified later is refused here."""
+    left, limited = MAX_CERTIFICATES, False
+    for proxy in path[1:]:
+        info = ProxyCertInfo.decode(proxy.extensions[OID_PROXY_CERT_INFO].value)
+        limited = limited or info.language == LIMITED
+        left = left - 1 if info.path_length is None else min(left - 1, info.path_length)
+    return _Bounds(
+        not_before=max(item.x509.not_valid_before_utc for item in path),
+        not_after=min(item.x509.not_valid_after_utc for item in path),
+        limited=limited,
+        path_left=left,
+    )
+
+
+def _issue(
+    key: PublicKey,
+    issuer_chain: bytes | str | Sequence[bytes],
+    issuer_key: PrivateKey,
+    lifetime: dt.timedelta,
+    limited: bool,
+    now: dt.datetime,
+    path_length: int | None,
+) -> tuple[bytes, ...]:
+    """Sign a proxy for a public key; return the whole chain, leaf first."""
+    certificates = [parse_certificate(item) for item in dict.fromkeys(split_chain(issuer_chain))]
+    end_entity, proxies, authorities = order_chain(certificates)
+    path = (end_entity, *proxies)
+    issuer, bounds = path[-1], _bounds(path)
+    start = max(now - BACKDATE, bounds.not_before)
+    end = min(now + lifetime, bounds.not_after).replace(microsecond=0)
+    _check_issuer(issuer, issuer_key, bounds, path_length)
+    if end <= now or start > now:
+        raise IdentityError(f"the issuer's chain or the asked lifetime leaves no time: {issuer.dn}")
+    if any(item.spki == public_bytes(key) for item in path):
+        raise IdentityError("a proxy needs a key of its own, not one of its chain")
+    language = LIMITED if limited or bounds.limited else INHERIT_ALL
+    proxy = _build(key, issuer, issuer_key, start, end, ProxyCertInfo(language, path_length))
+    below_root = [item for item in authorities if not item.is_self_issued]
+    return (proxy, *(item.der for item in (*reversed(path), *below_root)))
+
+
+def _check_issuer(issuer: Certificate, key: PrivateKey, bounds: _Bounds, path_length: int | None) -> None:
+    if public_bytes(check_public_key(key.public_key())) != issuer.spki:
+        raise IdentityError("the private key does not fit the issuer's certificate")
+    if not issuer.may_sign:
+        raise IdentityError(f"the keyUsage of {issuer.dn} lacks digitalSignature: it may issue no proxies")
+    if bounds.path_left <= 0:
+        raise IdentityError("path length exceeded: this proxy may not be passed on")
+    if path_length is not None and path_length < 0:
+        raise IdentityError("a path length is not negative")
+
+
+def _build(
+    key: PublicKey,
+    issuer: Certificate,
+    issuer_key: PrivateKey,
+    start: dt.datetime,
+    end: dt.datetime,
+    info: ProxyCertInfo,
+) -> bytes:
+    # 63 random bits: unique per issuer (RFC 3820 §3.3) and positive; the same number is the CN, as tools expect.
+    serial = secrets.randbits(63) | 1
+    common_name = x509.RelativeDistinguishedName([x509.NameAttribute(NameOID.COMMON_NAME, str(serial))])
+    certificate = (
+        x509.CertificateBuilder()
+        .issuer_name(issuer.x509.subject)
+        .subject_name(x509.Name([*issuer.x509.subject.rdns, common_name]))
+        .public_key(key)
+        .serial_number(serial)
+        .not_valid_before(start)
+        .not_valid_after(end)
+        .add_extension(_key_usage(rsa_key=isinstance(key, rsa.RSAPublicKey)), critical=True)
+        .add_extension(x509.UnrecognizedExtension(ObjectIdentifier(OID_PROXY_CERT_INFO), info.encode()), critical=True)
+        .sign(issuer_key, hashes.SHA256())
+    )
+    return certificate.public_bytes(Encoding.DER)
+
+
+def _key_usage(*, rsa_key: bool) -> x509.KeyUsage:
+    return x509.KeyUsage(
+        digital_signature=True,
+        key_encipherment=rsa_key,
+        content_commitment=False,
+        data_encipherment=False,
+        key_agreement=False,
+        key_cert_sign=False,
+        crl_sign=False,
+        encipher_only=False,
+        decipher_only=False,
+    )
