@@ -1,4 +1,4 @@
-"""One consumer on a channel of its own, and the intake between the I/O thread and the threads that drain it.
+"""One consumer on a channel of its own. I/O thread only.
 
 A consumer outlives its channel: after a reconnect, after the broker cancelled it, after a refusal (which may heal: the
 queue comes back) it consumes again by itself. Each channel is a new epoch; what belongs to an older one is dropped,
@@ -11,9 +11,7 @@ cancelled with messages on the way breaks the whole connection, as rejecting is 
 from __future__ import annotations
 
 import logging
-import threading
 import time
-from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
@@ -22,115 +20,17 @@ from pika import exceptions, spec
 from pika.channel import Channel
 
 from ._backoff import Backoff
+from ._intake import Intake
 from ._log import note
 from ._loop import Loop
-from .errors import BrokerUnavailableError, ConnectionClosedError, OperationRefusedError
+from ._pika import PackedConnection
+from .errors import OperationRefusedError
 from .ledger import AckBook
 from .transport import Delivery, Pace, Tag
 
 STREAM_OFFSET = "x-stream-offset"
 # A refused consumer tries again soon (the queue is perhaps being made), later every 15 s.
 RETRY = Pace(first=0.5, longest=15.0)
-
-
-class Wakeup:
-    """Lets one thread wait for several subscriptions at once.
-
-    After :meth:`wait` the caller drains all its subscriptions without waiting; a subscription that still holds
-    something after a drain sets the wake-up again, so nothing is forgotten.
-    """
-
-    def __init__(self) -> None:
-        self._event = threading.Event()
-
-    def set(self) -> None:
-        """Wakes the waiting thread, or the next one that waits."""
-        if not self._event.is_set():
-            self._event.set()
-
-    def wait(self, timeout: float | None) -> bool:
-        """Waits, and says whether something happened."""
-        happened = self._event.wait(timeout)
-        self._event.clear()
-        return happened
-
-
-class Intake:
-    """Deliveries on their way from the I/O thread to whoever drains."""
-
-    def __init__(self, wakeup: Wakeup | None) -> None:
-        self._deliveries: deque[Delivery] = deque()
-        self._changed = threading.Condition()
-        self._sleepers = 0
-        self._wakeup = wakeup
-        self._closed = False
-        self._active = False
-        self._refusal: OperationRefusedError | None = None
-
-    def __len__(self) -> int:
-        return len(self._deliveries)
-
-    def put(self, delivery: Delivery) -> None:
-        """Adds one; I/O thread. Takes the lock only if somebody sleeps (who announces it before looking)."""
-        self._deliveries.append(delivery)
-        if self._sleepers:
-            with self._changed:
-                self._changed.notify_all()
-        if self._wakeup is not None:
-            self._wakeup.set()
-
-    def discard(self) -> None:
-        """Throws away what was not drained; I/O thread."""
-        with self._changed:
-            self._deliveries.clear()
-
-    def take(self, limit: int, timeout: float) -> list[Delivery]:
-        """Waits for at least one delivery, then takes what is there, up to ``limit``."""
-        deadline = time.monotonic() + timeout
-        with self._changed:
-            self._sleepers += 1
-            try:
-                while not self._deliveries:
-                    if self._closed:
-                        raise ConnectionClosedError
-                    remaining = deadline - time.monotonic()
-                    if remaining <= 0:
-                        return []
-                    self._changed.wait(remaining)
-            finally:
-                self._sleepers -= 1
-            taken = [self._deliveries.popleft() for _ in range(min(limit, len(self._deliveries)))]
-        if self._deliveries and self._wakeup is not None:
-            self._wakeup.set()
-        return taken
-
-    def tell(self, *, active: bool, refusal: OperationRefusedError | None = None) -> None:
-        """Notes whether the consumer is consuming, or why not; I/O thread."""
-        with self._changed:
-            self._active = active
-            self._refusal = refusal
-            self._changed.notify_all()
-
-    def wait_active(self, timeout: float) -> None:
-        """Waits until the consumer consumes; raises why it does not."""
-        with self._changed:
-            self._changed.wait_for(lambda: self._active or self._refusal or self._closed, timeout)
-            if self._active:
-                return
-            if self._refusal is not None:
-                raise self._refusal
-            if self._closed:
-                raise ConnectionClosedError
-            raise BrokerUnavailableError(f"The consumer did not start within {timeout:g} s.")
-
-    def close(self) -> None:
-        """Wakes everybody for the last time."""
-        with self._changed:
-            self._closed = True
-            self._active = False
-            self._changed.notify_all()
-        if self._wakeup is not None:
-            self._wakeup.set()
 
 
 @dataclass(frozen=True)
@@ -159,7 +59,7 @@ class Consumer:
         self._epochs = epochs
         self._epoch = 0
         self._backoff = Backoff(RETRY)
-        self._connection: pika.SelectConnection | None = None
+        self._connection: PackedConnection | None = None
         self._channel: Channel | None = None
         self._book = AckBook()
         self._consumer_tag: str | None = None
@@ -169,7 +69,7 @@ class Consumer:
         self._cancelled = False
         self._timer: object | None = None
 
-    def opened(self, connection: pika.SelectConnection) -> None:
+    def opened(self, connection: PackedConnection) -> None:
         """A new connection is open."""
         self._connection = connection
         self._open()
@@ -281,17 +181,17 @@ class Consumer:
         self._intake.put(
             Delivery(
                 queue=self._wish.queue,
-                exchange=method.exchange,
-                routing_key=method.routing_key,
+                exchange=_text(method.exchange) or "",
+                routing_key=_text(method.routing_key) or "",
                 body=body,
                 headers=headers,
                 redelivered=method.redelivered,
                 tag=Tag(self._epoch, channel.channel_number, method.delivery_tag),
-                user_id=properties.user_id,
-                message_id=properties.message_id,
-                type=properties.type,
-                reply_to=properties.reply_to,
-                correlation_id=properties.correlation_id,
+                user_id=_text(properties.user_id),
+                message_id=_text(properties.message_id),
+                type=_text(properties.type),
+                reply_to=_text(properties.reply_to),
+                correlation_id=_text(properties.correlation_id),
                 timestamp=properties.timestamp,
                 delivery_count=_integer(headers.get("x-delivery-count")),
                 stream_offset=offset,
@@ -346,6 +246,13 @@ class Consumer:
         self._epoch = 0
         self._intake.discard()
         self._intake.tell(active=False)
+
+
+def _text(value: object) -> str | None:
+    """Pika leaves a short string that is not UTF-8 as bytes; such a name is nobody's."""
+    if isinstance(value, bytes):
+        return value.decode("utf-8", "replace")
+    return value if isinstance(value, str) else None
 
 
 def _integer(value: object) -> int | None:

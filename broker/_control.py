@@ -11,11 +11,11 @@ from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from typing import Protocol
 
-import pika
 from pika import exceptions
 from pika.channel import Channel
 
 from ._loop import Loop
+from ._pika import PackedConnection
 from .errors import BrokerUnavailableError, ConnectionClosedError, OperationRefusedError
 
 
@@ -44,7 +44,7 @@ class Control:
         self._loop = loop
         self._waiting: deque[tuple[Operation, Future[Answer]]] = deque()
         self._current: Future[Answer] | None = None
-        self._connection: pika.SelectConnection | None = None
+        self._connection: PackedConnection | None = None
         self._channel: Channel | None = None
         self._opening = False
         self._closed = False
@@ -65,7 +65,7 @@ class Control:
             future.cancel()
             raise BrokerUnavailableError(f"The message broker did not answer within {timeout:g} s.") from error
 
-    def opened(self, connection: pika.SelectConnection) -> None:
+    def opened(self, connection: PackedConnection) -> None:
         """A new connection is open."""
         self._connection = connection
         self._next()

@@ -20,6 +20,7 @@ from schemas.errors import PermanentError, PilotageError
 from ._backoff import Backoff
 from ._log import note
 from ._loop import Loop
+from ._pika import PackedConnection, teach
 from .errors import BrokerRefusedError, BrokerUnavailableError, LoginRefusedError
 from .transport import Endpoint, LoginSource, Pace, State
 
@@ -31,11 +32,13 @@ BLOCKED_TIMEOUT = 120.0
 ACCESS_REFUSED = 403
 NOT_ALLOWED = 530
 
+teach()
+
 
 class Lane(Protocol):
     """What uses the connection: the publisher, the control channel, each consumer."""
 
-    def opened(self, connection: pika.SelectConnection) -> None:
+    def opened(self, connection: PackedConnection) -> None:
         """A new connection is open."""
 
     def lost(self) -> None:
@@ -63,12 +66,12 @@ class Link:
         self._backoff = Backoff(pace)
         self._lanes = lanes
         self._on_state = on_state
-        self._connection: pika.SelectConnection | None = None
+        self._connection: PackedConnection | None = None
         self._timer: object | None = None
         self._closing: Callable[[], None] | None = None
 
     @property
-    def connection(self) -> pika.SelectConnection | None:
+    def connection(self) -> PackedConnection | None:
         """The open connection, if there is one."""
         connection = self._connection
         return connection if connection is not None and connection.is_open else None
@@ -81,12 +84,11 @@ class Link:
         self._on_state(State.CONNECTING, None)
         try:
             parameters = _parameters(self._endpoint, self._login, self._name)
+            self._connection = PackedConnection(
+                parameters, self._on_open, self._on_open_error, self._on_close, custom_ioloop=self._loop.native
+            )
         except Exception as error:  # noqa: BLE001 - a login source may fail in any way of its own
             self._failed(error)
-            return
-        self._connection = pika.SelectConnection(
-            parameters, self._on_open, self._on_open_error, self._on_close, custom_ioloop=self._loop.native
-        )
 
     def close(self, done: Callable[[], None]) -> None:
         """Closes in good order and calls ``done`` when the connection is gone."""
@@ -109,8 +111,9 @@ class Link:
         if connection is not None and self._closing is None:
             self._gone(BrokerUnavailableError("The connection to the message broker was dropped."))
 
-    def _on_open(self, connection: pika.SelectConnection) -> None:
+    def _on_open(self, connection: PackedConnection) -> None:
         if not self._is_current(connection):
+            connection.close()  # abandoned while it was being opened
             return
         self._backoff.opened(time.monotonic())
         connection.add_on_connection_blocked_callback(self._on_blocked)
@@ -122,33 +125,35 @@ class Link:
         for lane in list(self._lanes):
             lane.opened(connection)
 
-    def _is_current(self, connection: pika.SelectConnection) -> bool:
+    def _is_current(self, connection: PackedConnection) -> bool:
         return connection is self._connection
 
-    def _on_blocked(self, connection: pika.SelectConnection, _frame: object) -> None:
+    def _on_blocked(self, connection: PackedConnection, _frame: object) -> None:
         if self._is_current(connection):
             note(logging.WARNING, "broker.blocked", connection=self._name)
             self._on_state(State.BLOCKED, None)
 
-    def _on_unblocked(self, connection: pika.SelectConnection, _frame: object) -> None:
+    def _on_unblocked(self, connection: PackedConnection, _frame: object) -> None:
         if self._is_current(connection):
             note(logging.INFO, "broker.unblocked", connection=self._name)
             self._on_state(State.CONNECTED, None)
 
-    def _on_open_error(self, connection: pika.SelectConnection, error: BaseException) -> None:
+    def _on_open_error(self, connection: PackedConnection, error: BaseException) -> None:
         if self._is_current(connection):
             self._connection = None
             self._failed(error)
 
-    def _on_close(self, connection: pika.SelectConnection, error: BaseException) -> None:
+    def _on_close(self, connection: PackedConnection, error: BaseException) -> None:
         if self._is_current(connection):
             self._connection = None
             self._gone(classify(error))
 
     def _gone(self, error: PilotageError) -> None:
-        for lane in list(self._lanes):
-            lane.lost()
-        self._retry(error)
+        try:
+            for lane in list(self._lanes):
+                lane.lost()
+        finally:
+            self._retry(error)
 
     def _failed(self, error: BaseException) -> None:
         self._retry(classify(error))

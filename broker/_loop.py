@@ -89,7 +89,10 @@ class Loop:
 
     def _crashed(self, error: BaseException) -> None:
         note(logging.ERROR, "broker.io_error", error=f"{type(error).__name__}: {error}")
-        self._on_crash(error)
+        try:
+            self._on_crash(error)
+        except Exception as second:  # noqa: BLE001 - see above
+            note(logging.ERROR, "broker.io_error", error=f"{type(second).__name__}: {second}")
 
     def _run(self) -> None:
         while not self._stopped:

@@ -24,6 +24,7 @@ from pika.channel import Channel
 
 from ._log import note
 from ._loop import Loop
+from ._pika import PackedConnection
 from .errors import BackpressureError, ConnectionClosedError
 from .ledger import ConfirmLedger
 from .transport import Confirm, Outgoing
@@ -69,7 +70,7 @@ class Publisher:
         self._waiting: deque[_Item] = deque()
         self._waiting_bytes = 0
         self._refuse_new = False
-        self._connection: pika.SelectConnection | None = None
+        self._connection: PackedConnection | None = None
         self._channel: Channel | None = None
         self._ledger: ConfirmLedger[_Item] = ConfirmLedger()
         self._blocked = False
@@ -114,7 +115,7 @@ class Publisher:
             action, self._on_idle = self._on_idle, None
             action()
 
-    def opened(self, connection: pika.SelectConnection) -> None:
+    def opened(self, connection: PackedConnection) -> None:
         """Opens the channel on a new connection."""
         self._connection = connection
         self._blocked = False
@@ -142,9 +143,15 @@ class Publisher:
     def pump(self) -> None:
         """Sends as much as the window allows."""
         channel = self._channel
-        if channel is None or self._blocked:
+        if channel is None or self._connection is None or self._blocked:
             self._arm_expiry()
             return
+        if self._waiting:
+            with self._connection.packed():
+                self._fill_window(channel)
+        self._check_idle()
+
+    def _fill_window(self, channel: Channel) -> None:
         ledger = self._ledger
         window = 1 if self._careful else self._limits.window
         while self._waiting and len(ledger) < window and ledger.bytes < WINDOW_BYTES:
@@ -153,7 +160,6 @@ class Publisher:
                 self._send(channel, item)
                 if self._careful:
                     break
-        self._check_idle()
 
     def _take(self) -> _Item:
         item = self._waiting.popleft()

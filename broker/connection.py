@@ -29,8 +29,10 @@ from typing import TYPE_CHECKING, Self
 
 from schemas.errors import PilotageError
 
+from ._intake import Intake, Wakeup
 from ._log import note
 from .errors import BrokerUnavailableError, ConnectionClosedError
+from .subscription import Subscription
 from .transport import (
     Confirm,
     Delivery,
@@ -45,8 +47,7 @@ from .transport import (
 )
 
 if TYPE_CHECKING:
-    from ._consumer import Consumer, Wakeup
-    from .subscription import Subscription
+    from ._consumer import Consumer
 
 __all__ = [
     "Confirm",
@@ -59,7 +60,9 @@ __all__ = [
     "Pace",
     "QueueInfo",
     "State",
+    "Subscription",
     "Tag",
+    "Wakeup",
 ]
 
 # What the goodbye may take after the last confirms, before the socket is simply dropped.
@@ -198,8 +201,7 @@ class Connection:
             consumer_tag: shown by the broker to its operators.
             wakeup: shared by several subscriptions that one thread serves.
         """
-        from ._consumer import Consumer, Intake, Wish
-        from .subscription import Subscription
+        from ._consumer import Consumer, Wish
 
         wish = Wish(queue, prefetch, arguments or {}, exclusive, consumer_tag)
         intake = Intake(wakeup)

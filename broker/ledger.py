@@ -6,6 +6,7 @@ Lives as long as one channel: tags start at 1 on every new channel, and a book i
 from __future__ import annotations
 
 from collections.abc import Iterable
+from itertools import takewhile
 from typing import Generic, TypeVar
 
 Entry = TypeVar("Entry")
@@ -48,12 +49,10 @@ class ConfirmLedger(Generic[Entry]):
                 return []
             self._bytes -= found[1]
             return [found[0]]
+        covered = list(takewhile(lambda open_tag: not tag or open_tag <= tag, self._open))
         settled: list[Entry] = []
-        while self._open:
-            first = next(iter(self._open))
-            if tag and first > tag:
-                break
-            entry, size = self._open.pop(first)
+        for covered_tag in covered:
+            entry, size = self._open.pop(covered_tag)
             self._bytes -= size
             settled.append(entry)
         return settled

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
-from ._consumer import Consumer, Intake, Wakeup
-from ._loop import Loop
+from ._intake import Intake, Wakeup
 from .transport import Delivery
+
+if TYPE_CHECKING:  # both import pika
+    from ._consumer import Consumer
+    from ._loop import Loop
 
 __all__ = ["Subscription", "Wakeup"]
 
