@@ -33,7 +33,7 @@ make_venv() {
     python=$(find_python)
     say "making the virtual environment .venv with $("$python" --version 2>&1) ..."
     rm -rf "$VENV"
-    if "$python" -c 'import ensurepip' >/dev/null 2>&1; then
+    if "$python" -c 'import ensurepip; ensurepip.version()' >/dev/null 2>&1; then
         "$python" -m venv "$VENV" || die "the virtual environment could not be made; see the message above"
         return
     fi
@@ -43,11 +43,11 @@ make_venv() {
     servers=${PILOTAGE_SERVERS:-${XDG_DATA_HOME:-$HOME/.local/share}/pilotage/servers}
     for wheel in /usr/share/python-wheels/pip-*.whl "$servers"/pip/usr/share/python-wheels/pip-*.whl; do
         if [ -e "$wheel" ]; then
-            "$VENV/bin/python" "$wheel/pip" install -q --no-index --no-deps "$wheel" || die "pip could not be installed"
+            "$VENV/bin/python" "$wheel/pip" install -q --no-index --no-deps "$wheel" || break
             return
         fi
     done
-    die "no pip was found: please install python3-venv"
+    die "pip could not be put into the environment: please install python3-venv"
 }
 
 install_locked() {

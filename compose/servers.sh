@@ -105,13 +105,16 @@ unpack() { # $1 name, $2 package
     mkdir -p "$work/lists/partial" "$work/cache/archives/partial" "$work/debs" "$work/root"
     apt="apt-get -q -o APT::Sandbox::User= -o Acquire::Retries=3 -o Dir::Cache=$work/cache -o Debug::NoLocking=1"
     # shellcheck disable=SC2086
-    if ! packages=$(closure "$2") || ! (cd "$work/debs" && $apt download $packages) >"$LOG" 2>&1; then
+    if ! needed=$(closure "$2") || ! (cd "$work/debs" && $apt download $needed) >"$LOG" 2>&1; then
         # The system's package lists are missing or old, and only root may renew them: fetch lists of our own.
         apt="$apt -o Dir::State::lists=$work/lists"
         attempt $apt update || die "apt-get update failed: check this machine's network and its apt sources"
-        packages=$(closure "$2") || die "this system's package sources have no $2: please have it installed"
+        if ! needed=$(closure "$2"); then
+            tail -n 15 "$LOG" >&2
+            die "apt cannot find out what $2 needs, see above; please have it installed, then try again"
+        fi
         rm -f "$work"/debs/*
-        (cd "$work/debs" && attempt $apt download $packages) || die "the packages of $2 could not be fetched; try again"
+        (cd "$work/debs" && attempt $apt download $needed) || die "the packages of $2 could not be fetched; try again"
     fi
     for deb in "$work"/debs/*.deb; do dpkg-deb -x "$deb" "$work/root" || die "$deb could not be unpacked"; done
     erl=$work/root/usr/lib/erlang/bin/erl
