@@ -243,17 +243,19 @@ def sends(service: str) -> tuple[str, ...]:
     return tuple(name for name, rule in TABLE.items() if service in rule.services)
 
 
+def _may_enter(principal: Principal, door: str) -> bool:
+    """Pilots come by the pilots' door only, and nobody else does; what both may send does not open the other's."""
+    is_pilot = Property.GENERIC_PILOT in principal.properties
+    return is_pilot if door == Door.PILOTS else bool(principal.properties - {Property.GENERIC_PILOT})
+
+
 def may_send_by(principal: Principal, door: str, name: str) -> bool:
     """The broker's question: may this client publish that routing key to that exchange?"""
     rule = TABLE.get(name)
-    return rule is not None and door in rule.doors and why_not(principal, name) is None
+    return rule is not None and door in rule.doors and _may_enter(principal, door) and why_not(principal, name) is None
 
 
 def writable_doors(principal: Principal) -> frozenset[str]:
     """Exchanges to which a client may write at all."""
-    return frozenset(
-        door
-        for name, rule in TABLE.items()
-        for door in rule.doors
-        if door not in {Door.QUEUE, Door.EVENTS, Door.REPLIES} and why_not(principal, name) is None
-    )
+    client_doors = (Door.USERS, Door.PILOTS, Door.ADMIN)
+    return frozenset(door for door in client_doors if any(may_send_by(principal, door, name) for name in TABLE))

@@ -112,7 +112,7 @@ def check_assertion(
     if claims.exp < now - CLOCK_SKEW or claims.iat > now + CLOCK_SKEW or claims.exp > claims.iat + ASSERTION_SECONDS:
         raise RefusalError("expired", "the login assertion is not valid now: check the clock")
     chain = verify(ders)
-    check_signature(chain.key, header.alg, signature, f"{parts[0]}.{parts[1]}".encode())
+    check_signature(chain.public_key, header.alg, signature, f"{parts[0]}.{parts[1]}".encode())
     prefix, dot, rest = client.partition(".")
     if prefix != client_id_prefix(chain.identity) or not dot or not rest.isalnum():
         raise RefusalError("forged", "the client id is not one of this identity")

@@ -9,6 +9,7 @@ behind the server's clock, so that leases end early rather than late on this sid
 from __future__ import annotations
 
 import base64
+import datetime as dt
 import os
 import time
 from collections import deque
@@ -26,11 +27,11 @@ from schemas.registry import Message
 
 from .authorization import Principal, authorize
 from .connection import Connection, Subscription
-from .identity import Credential, TrustStore, VerifiedChain, VomsDir, verify_chain
+from .identity import Credential, TrustStore, VomsDir, verify_chain
 from .login import make_assertion
 from .publisher import Letter, request, seal
 from .refusal import RefusalError
-from .signing import ChainFacts, KnownChain, Signer, Verified, open_envelope, peek, thumbprint
+from .signing import KnownChain, Signer, Verified, facts_of, open_envelope, peek
 from .transport import Confirm, Delivery, Endpoint, Login, Outgoing
 
 if TYPE_CHECKING:
@@ -111,7 +112,7 @@ class Session:
         self._credential = credential
         self._trust = TrustStore.load(settings.trust_dir)
         self._voms = VomsDir.load(settings.voms_dir) if settings.voms_dir else None
-        own = verify_chain(credential.ders, self._trust, self._voms, time.time())
+        own = verify_chain(credential.ders, self._trust, self._voms, _utc_now())
         self.identity = own.identity
         self.client = make_client_id(own.identity, os.urandom(8).hex())
         self.group = group
@@ -124,7 +125,7 @@ class Session:
         self._name = name
         self._connection = Connection(settings.endpoint, self._login, name=name)
         self._subscription: Subscription | None = None
-        self._signer = Signer(credential.key, thumbprint(credential.ders[0]), own.identity, self.client, group)
+        self._signer = Signer(credential.key, own.thumbprint_b64url, own.identity, self.client, group)
 
     # -- life ---------------------------------------------------------------------------------------------------
 
@@ -334,13 +335,13 @@ class Session:
     def _gatekeeper_chain(self, x5c: Sequence[str]) -> Callable[[str], KnownChain | None]:
         try:
             ders = [base64.b64decode(item, validate=True) for item in x5c]
-            chain = verify_chain(ders, self._trust, None, time.time())
+            chain = verify_chain(ders, self._trust, None, _utc_now())
         except (ValueError, PermanentError) as error:
             raise RefusalError("forged", f"the welcome's chain: {error}") from None
         if chain.identity != self._settings.gatekeeper:
             raise RefusalError("forged", "the welcome is not from the gatekeeper")
-        facts = _facts(chain)
-        return lambda asked: facts if asked == chain.thumbprint else None
+        facts = facts_of(chain)
+        return lambda asked: facts if asked == chain.thumbprint_b64url else None
 
     def _on_welcome(self, welcome: Welcome) -> None:
         elapsed = time.monotonic() - self._login_started
@@ -353,9 +354,9 @@ class Session:
         chains: dict[str, KnownChain] = {}
         services: dict[str, Principal] = {}
         for info in welcome.services:
-            chain = verify_chain(info.chain, self._trust, None, time.time())
+            chain = verify_chain(info.chain, self._trust, None, _utc_now())
             if chain.identity == info.dn:
-                chains[chain.thumbprint] = _facts(chain)
+                chains[chain.thumbprint_b64url] = facts_of(chain)
                 services[info.dn] = Principal(info.dn, service=info.name)
         self._chains, self._services = chains, services
 
@@ -366,5 +367,5 @@ class Session:
         self.open()
 
 
-def _facts(chain: VerifiedChain) -> ChainFacts:
-    return ChainFacts(chain.identity, chain.limited, chain.not_before, chain.not_after, chain.key)
+def _utc_now() -> dt.datetime:
+    return dt.datetime.now(dt.UTC)

@@ -15,20 +15,23 @@ import os
 import time
 from collections.abc import Collection
 from dataclasses import dataclass
-from typing import Generic, Protocol, TypeVar
+from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 
 import msgspec
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa, utils
-from schemas.identity import client_id_prefix
 
 import schemas.messages  # noqa: F401 - importing it registers every message type
 from schemas.envelope import CLOCK_SKEW, MAX_JWS_BYTES, Header, reply_queue
 from schemas.errors import InvalidInputError
+from schemas.identity import client_id_prefix
 from schemas.registry import Message, MessageType, by_name
 
 from .refusal import RefusalError
+
+if TYPE_CHECKING:
+    from .identity import VerifiedChain
 
 PublicKey = ec.EllipticCurvePublicKey | rsa.RSAPublicKey
 PrivateKey = ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey
@@ -75,7 +78,7 @@ class KnownChain(Protocol):
 class ChainResolver(Protocol):
     """Finds a signing chain by thumbprint; what stores chains implements it."""
 
-    def __call__(self, thumbprint: str) -> KnownChain | None:
+    def __call__(self, thumbprint: str, /) -> KnownChain | None:
         """The chain, or None if it is unknown or revoked."""
         ...
 
@@ -89,6 +92,13 @@ class ChainFacts:
     not_before: float
     not_after: float
     key: PublicKey
+
+
+def facts_of(chain: VerifiedChain) -> ChainFacts:
+    """What verification of messages needs of a verified chain."""
+    return ChainFacts(
+        chain.identity, chain.limited, chain.not_before.timestamp(), chain.not_after.timestamp(), chain.public_key
+    )
 
 
 class _Seal:

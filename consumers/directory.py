@@ -1,0 +1,123 @@
+"""Who is who, for one process: the registry and the chains, read from the store and kept fresh.
+
+Promises: a change of the registry (a suspended user, a new group) is obeyed within :data:`REFRESH_SECONDS`; a chain is
+known as soon as the gatekeeper committed it. Unknown thumbprints are never remembered as unknown.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Callable
+
+from cryptography import x509
+
+from broker.authorization import Principal
+from broker.identity import IdentityError, TrustStore, VerifiedChain, VomsDir, verify_chain
+from broker.signing import ChainFacts, KnownChain, facts_of
+
+from .store import Store, chains, registry
+
+REFRESH_SECONDS = 2.0
+"""Age at which the registry is looked at again: an operator's change acts at once for all practical purposes (the
+broker's own cache holds 5 s)."""
+
+CACHED_CHAINS = 20_000
+"""About 1 kB each: the pilots and users of a day."""
+
+RECHECK_SECONDS = 60.0
+"""A cached chain is verified again after this time, so that new CRLs and lost trust anchors act."""
+
+
+class Directory:
+    """Implements :class:`broker.subscriber.Directory` and the chain resolver over a store.
+
+    Args:
+        store: the state.
+        trust: trust anchors.
+        voms: LSC files, if any.
+        clock: server time.
+    """
+
+    def __init__(
+        self, store: Store, trust: TrustStore, voms: VomsDir | None = None, clock: Callable[[], float] = time.time
+    ) -> None:
+        self._store = store
+        self._trust = trust
+        self._voms = voms
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._snapshot: registry.Registry | None = None
+        self._loaded = float("-inf")
+        self._chains: OrderedDict[str, tuple[float, ChainFacts]] = OrderedDict()
+
+    # -- registry -----------------------------------------------------------------------------------------------
+
+    def registry(self) -> registry.Registry:
+        """The registry as of at most :data:`REFRESH_SECONDS` ago."""
+        now = time.monotonic()
+        with self._lock:
+            if self._snapshot is None or now - self._loaded > REFRESH_SECONDS:
+                with self._store.reading() as tx:
+                    if self._snapshot is None or registry.version(tx) != self._snapshot.version:
+                        self._snapshot = registry.load(tx)
+                self._loaded = now
+            return self._snapshot
+
+    def principal(self, identity: str, group: str, client: str) -> Principal | None:
+        """The sender as the registry knows it; see :class:`broker.subscriber.Directory`."""
+        known = self.registry()
+        service = known.service_of(identity)
+        if service is not None and not group:
+            return Principal(identity, service=service) if client == service else None
+        user = known.users.get(identity)
+        if user is None or user.suspended or group not in known.groups_of(identity):
+            return None
+        return Principal(identity, group, frozenset(known.groups[group].properties))
+
+    # -- chains -------------------------------------------------------------------------------------------------
+
+    def verify(self, ders: list[bytes]) -> VerifiedChain:
+        """Verify a chain against the trust directory now.
+
+        Raises:
+            IdentityError: it is not valid.
+        """
+        return verify_chain(ders, self._trust, self._voms, dt.datetime.fromtimestamp(self._clock(), dt.UTC))
+
+    def __call__(self, thumbprint: str) -> KnownChain | None:
+        """Find a signing chain by thumbprint; None if unknown, or not valid any more for another reason than age."""
+        now = self._clock()
+        with self._lock:
+            cached = self._chains.get(thumbprint)
+            if cached is not None and now - cached[0] < RECHECK_SECONDS:
+                self._chains.move_to_end(thumbprint)
+                return cached[1]
+        with self._store.reading() as tx:
+            stored = chains.get(tx, [thumbprint]).get(thumbprint)
+        if stored is None:
+            return None
+        facts = self._facts(stored.ders, now)
+        if facts is not None:
+            self.remember(thumbprint, facts)
+        return facts
+
+    def remember(self, thumbprint: str, facts: ChainFacts) -> None:
+        """Keep a verified chain at hand."""
+        with self._lock:
+            self._chains[thumbprint] = (self._clock(), facts)
+            self._chains.move_to_end(thumbprint)
+            while len(self._chains) > CACHED_CHAINS:
+                self._chains.popitem(last=False)
+
+    def _facts(self, ders: list[bytes], now: float) -> ChainFacts | None:
+        """Verify a stored chain at a moment of its validity: messages it signed then may be admitted later."""
+        ends = x509.load_der_x509_certificate(ders[0]).not_valid_after_utc - dt.timedelta(seconds=1)
+        at = min(dt.datetime.fromtimestamp(now, dt.UTC), ends)
+        try:
+            chain = verify_chain(ders, self._trust, self._voms, at)
+        except IdentityError:
+            return None
+        return facts_of(chain)

@@ -1,0 +1,219 @@
+"""The gatekeeper: RabbitMQ asks it who may log in, and what each client may touch.
+
+Promises: a login is a fresh assertion signed by a chain that is valid now, of an identity that the registry knows; it
+leaves the chain in the store, a reply queue at the broker and a welcome in it. Everything not explicitly allowed is
+denied. It never answers for the names of internal users. If it is away, new logins fail closed.
+Lies elsewhere: the HTTP front (:mod:`consumers.gatekeeper_http`), the rules (:mod:`broker.authorization`).
+"""
+
+from __future__ import annotations
+
+import re
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import structlog
+
+from broker.authorization import SERVICES, Door, Principal, Property, may_send_by, sends, writable_doors
+from broker.connection import Connection
+from broker.identity import IdentityError, pem_chain
+from broker.login import check_assertion
+from broker.publisher import reply, seal
+from broker.refusal import RefusalError
+from broker.signing import Signer, facts_of
+from broker.topology import MONITORING, REPLY_ARGUMENTS
+from schemas.envelope import reply_queue
+from schemas.errors import TemporaryError
+from schemas.messages.service import ServiceInfo, Welcome
+
+from .directory import Directory
+from .store import Store, audit, chains, pilots, proxies, sessions
+
+CLIENT_ID = re.compile(r"^[a-z2-7]{20}\.[0-9a-z]{1,40}$")
+"""base32(sha256(DN))[:20] + '.' + random. No internal user has a dot in its name."""
+
+CACHED_SESSIONS = 20_000
+
+CHAIN_SECONDS = 30.0
+"""How long the list of services' chains for the welcome may be old."""
+
+SIGHT = (Property.JOB_MONITOR, Property.OPERATOR)
+"""Who may read the monitoring stream: it tells of everybody's jobs."""
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class ClientSession:
+    """A client that logged in."""
+
+    client: str
+    identity: str
+    group: str
+
+
+class Gatekeeper:
+    """Decides; one per broker node.
+
+    Args:
+        store: the state.
+        directory: registry and chains.
+        connection: its own standing connection, with the right to make reply queues.
+        signer: its identity, with its chain (``x5c``).
+        broker: name of the deployment, audience of the logins.
+        clock: server time.
+    """
+
+    def __init__(
+        self,
+        *,
+        store: Store,
+        directory: Directory,
+        connection: Connection,
+        signer: Signer,
+        broker: str,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._store = store
+        self._directory = directory
+        self._connection = connection
+        self._signer = signer
+        self._broker = broker
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._sessions: OrderedDict[str, ClientSession] = OrderedDict()
+        self._services: tuple[ServiceInfo, ...] = ()
+        self._services_at = float("-inf")
+
+    # -- login --------------------------------------------------------------------------------------------------
+
+    def user(self, form: Mapping[str, str]) -> bool:
+        """May this user log in with this password? If so, everything is prepared for it."""
+        client, assertion = form.get("username", ""), form.get("password", "")
+        if client in SERVICES or not CLIENT_ID.match(client) or not assertion:
+            return self._deny("login", client, "not a client id, or no assertion")
+        now = self._clock()
+        try:
+            claims, chain = check_assertion(
+                assertion, client=client, audience=self._broker, now=now, verify=self._directory.verify
+            )
+        except (RefusalError, IdentityError) as error:
+            return self._deny("login", client, str(error))
+        group = claims.grp or self._first_group(chain.identity)
+        principal = self._directory.principal(chain.identity, group, client)
+        if principal is None or principal.service:
+            return self._deny("login", client, f"{chain.identity} is not known, or not in group {group!r}")
+        session = ClientSession(client, chain.identity, group)
+        is_pilot = Property.GENERIC_PILOT in principal.properties
+        with self._store.transaction() as tx:
+            kind = "pilot" if is_pilot else "user"
+            chains.put(tx, chain.thumbprint_b64url, chain.ders, chain.identity, chain.not_after.timestamp(), now)
+            sessions.put(tx, client, chain.identity, group, chain.thumbprint_b64url, kind, now)
+            audit.append(tx, now, "login", identity=chain.identity, client=client, detail={"group": group})
+            if is_pilot:
+                pilots.seen(tx, client, chain.identity, now)
+            delegated = None if is_pilot else proxies.until(tx, chain.identity, group)
+        self._directory.remember(chain.thumbprint_b64url, facts_of(chain))
+        self._remember(session)
+        self._welcome(session, principal, delegated)
+        return True
+
+    def _first_group(self, identity: str) -> str:
+        groups = self._directory.registry().groups_of(identity)
+        return groups[0] if groups else ""
+
+    def _welcome(self, session: ClientSession, principal: Principal, delegated: float | None) -> None:
+        queue = reply_queue(session.client)
+        self._connection.declare_queue(queue, durable=True, arguments=REPLY_ARGUMENTS)
+        self._connection.bind_queue(queue, Door.REPLIES.value, queue)
+        user = self._directory.registry().users.get(session.identity)
+        welcome = Welcome(
+            server_time=self._clock(),
+            client=session.client,
+            identity=session.identity,
+            group=session.group,
+            nickname=user.nickname if user else "",
+            properties=tuple(sorted(principal.properties)),
+            services=self._known_services(),
+            delegated_until=delegated,
+        )
+        letter = reply(welcome, session.client)
+        self._connection.publish([seal(letter, self._signer, self._clock(), with_chain=True)])
+
+    def _known_services(self) -> tuple[ServiceInfo, ...]:
+        if time.monotonic() - self._services_at > CHAIN_SECONDS or not self._services:
+            infos = []
+            with self._store.reading() as tx:
+                for dn, name in self._directory.registry().services.items():
+                    infos.extend(
+                        ServiceInfo(name=name, dn=dn, chain=pem_chain(stored.ders), sends=sends(name))
+                        for stored in chains.of_identity(tx, dn, valid_at=self._clock())
+                    )
+            self._services, self._services_at = tuple(infos), time.monotonic()
+        return self._services
+
+    # -- what a client may touch --------------------------------------------------------------------------------
+
+    def vhost(self, form: Mapping[str, str]) -> bool:
+        """May this client enter the virtual host?"""
+        return self._principal(form) is not None
+
+    def resource(self, form: Mapping[str, str]) -> bool:
+        """May this client configure, write or read this exchange or queue?"""
+        principal = self._principal(form)
+        if principal is None:
+            return False
+        kind, name, permission = form.get("resource"), form.get("name", ""), form.get("permission")
+        if kind == "exchange" and permission == "write":
+            return name in writable_doors(principal)
+        if kind == "queue" and permission == "read":
+            own = name == reply_queue(form["username"])
+            return own or (name == MONITORING and any(sight in principal.properties for sight in SIGHT))
+        return False
+
+    def topic(self, form: Mapping[str, str]) -> bool:
+        """May this client publish this routing key (a message name) to this exchange?"""
+        principal = self._principal(form)
+        if principal is None or form.get("permission") != "write":
+            return False
+        return may_send_by(principal, form.get("name", ""), form.get("routing_key", ""))
+
+    def _principal(self, form: Mapping[str, str]) -> Principal | None:
+        client = form.get("username", "")
+        session = self._session(client)
+        if session is None:
+            return None
+        return self._directory.principal(session.identity, session.group, client)
+
+    def _session(self, client: str) -> ClientSession | None:
+        with self._lock:
+            if client in self._sessions:
+                self._sessions.move_to_end(client)
+                return self._sessions[client]
+        if not CLIENT_ID.match(client):
+            return None
+        with self._store.reading() as tx:
+            row = sessions.get(tx, client)
+        if row is None:
+            return None
+        session = ClientSession(client, row.identity, row.grp)
+        self._remember(session)
+        return session
+
+    def _remember(self, session: ClientSession) -> None:
+        with self._lock:
+            self._sessions[session.client] = session
+            while len(self._sessions) > CACHED_SESSIONS:
+                self._sessions.popitem(last=False)
+
+    def _deny(self, what: str, client: str, reason: str) -> bool:
+        log.warning("gatekeeper.denied", what=what, client=client[:80], reason=reason[:300])
+        try:
+            with self._store.transaction() as tx:
+                audit.append(tx, self._clock(), f"{what}.denied", client=client[:80], detail={"reason": reason[:300]})
+        except TemporaryError:
+            log.warning("gatekeeper.audit_missed", client=client[:80])
+        return False
