@@ -56,16 +56,22 @@ class CheckedSubmission(msgspec.Struct, frozen=True, kw_only=True):
         }
 
 
-def parse(text: str | bytes) -> Template:
-    """Check a text and return its template, from which jobs are expanded in slices."""
+def parse(text: str | bytes, *, vo: str | None = None) -> Template:
+    """Check a text and return its template, from which jobs are expanded in slices.
+
+    Args:
+        text: The description; bytes must be UTF-8.
+        vo: The VO that it is submitted for, where known: input data must then lie below ``/<vo>/``.
+    """
     problems = read_source(text)
-    if not problems.errors and not problems.source.text.strip():
-        problems.error(0, "The job description is empty", "Executable")
-        return build((), problems)
-    return build(parse_statements(problems), problems)
+    if problems.source.text.strip():
+        return build(parse_statements(problems), problems, vo=vo)
+    if not problems.errors:
+        problems.error(0, "The job description is empty")
+    return Template(errors=problems.errors)
 
 
-def check(text: str | bytes) -> CheckedSubmission:
-    """Check a text and expand all its jobs."""
-    template = parse(text)
+def check(text: str | bytes, *, vo: str | None = None) -> CheckedSubmission:
+    """Check a text and expand all its jobs; arguments as for :func:`parse`."""
+    template = parse(text, vo=vo)
     return CheckedSubmission(jobs=template.expand(), errors=template.errors, warnings=template.warnings)

@@ -26,7 +26,7 @@ Report: TypeAlias = "Callable[[int | None, str], None]"
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _CONTROL_BUT_BLANK = re.compile(r"[\x00-\x08\x0e-\x1f\x7f]")
 _NAME = re.compile(r"[^\s,;\"'{}\[\]\x00-\x1f\x7f]+")
-_INTEGER = re.compile(r"\s*[+-]?[0-9]{1,18}\s*")
+_INTEGER = re.compile(r"\s*[+-]?(?:0|[1-9][0-9]{0,17})\s*")
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*", re.ASCII)
 _LFN = re.compile(r"/[^/]+(?:/[^/]+)+")
 _TRUE: Final = frozenset({"true", "yes", "y", "1"})
@@ -100,8 +100,8 @@ def _integer(attribute: Attribute, value: Plain, report: Report) -> int:
     elif isinstance(value, int) and not isinstance(value, bool):
         number = value
     if number is None:
-        shown = repr(value[:40]) if isinstance(value, str) else str(value).lower()
-        report(None, f"{attribute.name} is an integer, not {shown if not isinstance(value, tuple) else 'a list'}")
+        shown = value[:40] if isinstance(value, str) else str(value).lower()
+        report(None, f"{attribute.name} is an integer without leading zeros, not {shown}")
         return 0
     if not attribute.minimum <= number <= attribute.maximum:
         report(None, f"{attribute.name} is {number}, outside {attribute.minimum} to {attribute.maximum}")
@@ -140,7 +140,7 @@ def _names(attribute: Attribute, value: Plain, report: Report) -> tuple[str, ...
 def _local_files(attribute: Attribute, value: Plain, report: Report) -> tuple[str, ...]:
     items = tuple(map(_upper_scheme, _items(attribute, value, report)))
     for index, item in enumerate(items):
-        if not item or _CONTROL.search(item):
+        if item in {"", "SB:"} or _CONTROL.search(item):
             report(index, f"{_quoted(item)} in {attribute.name} is not a file name")
         elif item.startswith("LFN:"):
             _check_lfn(attribute, item[4:], index, report)

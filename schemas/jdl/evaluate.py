@@ -13,15 +13,15 @@ import operator
 from typing import TYPE_CHECKING, Final, TypeAlias
 
 from .lexer import MAX_INTEGER
-from .parser import Bare, Call, Chain, Choice, Index, ListOf, Literal, Name, Node, Record, Unary
+from .tree import Bare, Call, Chain, Choice, Index, ListOf, Literal, Name, Node, Record, Unary
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from .parser import Statement
+    from .tree import Statement
 
-MAX_STEPS: Final = 200_000
-"""Work per description: ten times what the largest text needs, and an end for values that double at each step."""
+MAX_STEPS: Final = 100_000
+"""Work per description: several times what the largest text needs, and an end for values that double at each step."""
 
 MAX_REFERENCES: Final = 20
 """How deep attributes may refer to each other: real texts need two or three."""

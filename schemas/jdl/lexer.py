@@ -87,7 +87,8 @@ def read_token(text: str, position: int) -> Token:
     match = _OPERATOR.match(text, start)
     if match is not None:
         return Token("op", start, match.end(), match.group())
-    return Token("bad", start, start + 1, f"Unexpected character {character!r}")
+    hint = '; quotes are " here' if character in "\u2018\u2019\u201c\u201d\u201e\u00ab\u00bb" else ""
+    return Token("bad", start, start + 1, f"Unexpected character {character!r}{hint}")
 
 
 def read_bare_word(text: str, position: int) -> str | None:

@@ -17,13 +17,12 @@ from typing import TYPE_CHECKING, Final, TypeAlias
 from .evaluate import EvaluationError, Evaluator, kind_of
 from .functions import as_text
 from .lexer import MAX_INTEGER
-from .parser import Bare, ListOf, Literal, Statement
+from .tree import Bare, ListOf, Literal, Statement
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from .parser import Node
+    from .checks import Plain
     from .source import Problems
+    from .tree import Node
 
 MAX_PARAMETRIC_JOBS: Final = 100_000
 """Jobs of one description: what a production submits at once; one row in the store, expanded in slices."""
@@ -256,19 +255,14 @@ def _number_in(text: str) -> int | float | str:
     return text
 
 
-def expand_value(value: object, vectors: Vectors, number: int) -> object:
-    """Return a value with the placeholders of one job filled in; items of lists may become several.
+def expand_plain(value: Plain, vectors: Vectors, number: int) -> Plain:
+    """Return the value of an attribute in one job; items of a list may become several.
 
     Raises:
         ExpansionError: A placeholder for a list stands where one text is wanted.
     """
-    change: Callable[[object], object] = lambda item: expand_value(item, vectors, number)  # noqa: E731
     if isinstance(value, str):
         return vectors.fill(value, number)
     if isinstance(value, tuple):
         return tuple(part for item in value for part in vectors.fill_item(item, number))
-    if isinstance(value, list):
-        return [change(item) for item in value]
-    if isinstance(value, dict):
-        return {key: change(item) for key, item in value.items()}
     return value

@@ -7,10 +7,10 @@ where it breaks and reading goes on with the next one, so that all errors of a t
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, TypeAlias
+from typing import TYPE_CHECKING, Final
 
-from .lexer import Token, is_assignment, read_bare_word, read_token, skip_blank
+from .lexer import NAME, Token, is_assignment, read_bare_word, read_token, skip_blank
+from .tree import Bare, Call, Chain, Choice, Index, ListOf, Literal, Name, Node, Record, Statement, Unary
 
 if TYPE_CHECKING:
     from .source import Problems
@@ -24,114 +24,6 @@ _BINARY: Final = {
     "<": 7, "<=": 7, ">": 7, ">=": 7,
     "<<": 8, ">>": 8, ">>>": 8, "+": 9, "-": 9, "*": 10, "/": 10, "%": 10,
 }  # fmt: skip
-
-
-@dataclass(frozen=True, slots=True)
-class Literal:
-    """A string, number or boolean; None is ClassAd's ``undefined``."""
-
-    offset: int
-    value: str | int | float | bool | None
-    quoted: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Name:
-    """A reference to another attribute."""
-
-    offset: int
-    text: str
-
-
-@dataclass(frozen=True, slots=True)
-class Bare:
-    """An unquoted word as a whole value: an expression if it can be evaluated, else text (DIRAC's habit)."""
-
-    offset: int
-    text: str
-    inner: Node | None
-
-
-@dataclass(frozen=True, slots=True)
-class ListOf:
-    """A list in braces."""
-
-    offset: int
-    items: tuple[Node, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Record:
-    """Statements in brackets."""
-
-    offset: int
-    fields: tuple[Statement, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Call:
-    """A function with its arguments."""
-
-    offset: int
-    function: str
-    arguments: tuple[Node, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Unary:
-    """Prefix operators, outermost first."""
-
-    offset: int
-    operators: tuple[str, ...]
-    operand: Node
-
-
-@dataclass(frozen=True, slots=True)
-class Chain:
-    """Operands joined from the left by operators of one precedence: flat, so that long sums need no deep recursion."""
-
-    offset: int
-    first: Node
-    rest: tuple[tuple[str, Node], ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Choice:
-    """``condition ? then : otherwise``."""
-
-    offset: int
-    condition: Node
-    then: Node | None
-    otherwise: Node
-
-
-@dataclass(frozen=True, slots=True)
-class Index:
-    """``base[subscript]`` or ``base.name``."""
-
-    offset: int
-    base: Node
-    subscript: Node
-
-
-Node: TypeAlias = Literal | Name | Bare | ListOf | Record | Call | Unary | Chain | Choice | Index
-
-
-@dataclass(frozen=True, slots=True)
-class Statement:
-    """``name = value``.
-
-    Attributes:
-        offset: Where the name stands.
-        name: The name as written.
-        value: The value; None when it could not be read (the error is reported already).
-        written: The text of the value.
-    """
-
-    offset: int
-    name: str
-    value: Node | None
-    written: str = ""
 
 
 class _SyntaxProblem(Exception):  # noqa: N818 - internal control flow, never leaves this module
@@ -152,6 +44,7 @@ class _Parser:
         self._text = problems.source.text
         self._position = 0
         self._depth = 0
+        self._attribute: str | None = None
         self._token: Token | None = None
 
     # Tokens
@@ -217,9 +110,10 @@ class _Parser:
         return found
 
     def _statement(self) -> Statement | None:
-        start, name, depth = self._peek().start, None, self._depth
+        start, name, depth, outer = self._peek().start, None, self._depth, self._attribute
         try:
             name = self._statement_name()
+            self._attribute = outer or name
             self._expect("=", f"Expected = after {name}")
             self._reject_empty(name)
             value_start = self._peek().start
@@ -227,16 +121,20 @@ class _Parser:
             written = self._text[value_start : self._position]
             self._end_statement(name)
         except _SyntaxProblem as problem:
-            self._problems.error(problem.offset, problem.message, name)
+            self._problems.error(problem.offset, problem.message, self._attribute)
             self._depth = depth
             self._recover(problem.offset)
             return Statement(start, name, None) if name is not None else None
+        finally:
+            self._attribute = outer
         return Statement(start, name, value, written)
 
     def _statement_name(self) -> str:
         token = self._peek()
         if token.kind == "string" and token.text[0] == "'":
             self._take()
+            if NAME.fullmatch(str(token.value)) is None:
+                raise _SyntaxProblem(token.start, f"{_shown(token)} is not the name of an attribute")
             return str(token.value)
         if token.kind != "name":
             raise self._problem(f"Expected the name of an attribute, found {_shown(token)}")
@@ -253,7 +151,7 @@ class _Parser:
         if token.kind == "end" or (token.kind == "op" and token.text in {";", "]"}):
             return
         if token.kind == "name" and is_assignment(self._text, token.end):
-            self._problems.error(self._position, f"A semicolon is missing after the value of {name}", name)
+            self._problems.error(self._position, f"A semicolon is missing after the value of {name}", self._attribute)
             return
         raise self._problem(
             f"Unexpected {_shown(token)} after the value of {name}; put text with blanks in double quotes"
@@ -365,7 +263,7 @@ class _Parser:
         if token.kind in {"string", "number"}:
             self._take()
             for offset, note in token.notes:
-                self._problems.warn(offset, note)
+                self._problems.warn(offset, note, self._attribute)
             return Literal(token.start, token.value, quoted=token.kind == "string")
         if token.kind == "name":
             return self._name()

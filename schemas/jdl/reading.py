@@ -13,7 +13,7 @@ from .attributes import LISTS, Attribute, Kind
 from .description import unparse_value
 from .evaluate import EvaluationError, Evaluator, Value, kind_of
 from .functions import as_text
-from .parser import Bare, ListOf, Literal, Node, Record
+from .tree import Bare, ListOf, Literal, Node, Record
 
 if TYPE_CHECKING:
     from collections.abc import Callable

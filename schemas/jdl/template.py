@@ -8,7 +8,8 @@ are checked for every job, unless the values are so plain that a few of them spe
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from .attributes import (
@@ -23,17 +24,17 @@ from .attributes import (
     closest_name,
 )
 from .checks import check
-from .description import JobDescription
+from .description import JobDescription, map_texts
 from .evaluate import EvaluationError, Evaluator
-from .parametric import PLACEHOLDER, ExpansionError, Vectors, expand_value, read_vectors
+from .parametric import PLACEHOLDER, ExpansionError, Vectors, expand_plain, read_vectors
 from .reading import Reader
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from .checks import FieldValue, Plain
-    from .parser import Statement
     from .source import JdlError, Problems
+    from .tree import Statement
 
 _PLAIN_ELEMENT: Final = re.compile(r"[A-Za-z0-9_+-]+(?:\.[A-Za-z0-9_+-]+)*")
 _TOLERANT: Final = frozenset({Kind.TEXT, Kind.WORD, Kind.FILE, Kind.RESULT_FILES, Kind.LOCAL_FILES, Kind.OUTPUT_FILES})
@@ -64,14 +65,14 @@ class Template:
         warnings: What is probably not meant so, by place.
     """
 
-    count: int
-    errors: tuple[JdlError, ...]
-    warnings: tuple[JdlError, ...]
-    _fixed: Mapping[str, FieldValue]
-    _moving: tuple[_Moving, ...]
-    _extra: dict[str, object]
-    _moving_extra: bool
-    _vectors: Vectors | None
+    count: int = 0
+    errors: tuple[JdlError, ...] = ()
+    warnings: tuple[JdlError, ...] = ()
+    _fixed: Mapping[str, FieldValue] = field(default_factory=dict)
+    _moving: tuple[_Moving, ...] = ()
+    _extra: dict[str, object] = field(default_factory=dict)
+    _moving_extra: bool = False
+    _vectors: Vectors | None = None
 
     def expand(self, start: int = 0, stop: int | None = None) -> tuple[JobDescription, ...]:
         """Return the jobs ``start`` to ``stop`` (not included), as a slice of all."""
@@ -82,10 +83,10 @@ class Template:
         extra: object = self._extra
         if self._vectors is not None:
             for moving in self._moving:
-                value = expand_value(moving.value, self._vectors, number)
-                fields[moving.attribute.field] = check(moving.attribute, value, _ignore)  # type: ignore[arg-type]  # same shape as moving.value
+                value = expand_plain(moving.value, self._vectors, number)
+                fields[moving.attribute.field] = check(moving.attribute, value, _ignore)
             if self._moving_extra:
-                extra = expand_value(self._extra, self._vectors, number)
+                extra = map_texts(self._extra, partial(self._vectors.fill, number=number))
         return JobDescription(**fields, extra=extra)  # type: ignore[arg-type]  # each value was checked by its row
 
 
@@ -93,14 +94,16 @@ def _ignore(index: int | None, message: str) -> None:
     """Faults were reported when the template was built."""
 
 
-def build(statements: Iterable[Statement], problems: Problems) -> Template:
+def build(statements: Iterable[Statement], problems: Problems, *, vo: str | None = None) -> Template:
     """Check the statements of a description against the table and make its template."""
-    return _Builder(tuple(statements), problems).build()
+    return _Builder(tuple(statements), problems, vo).build()
 
 
 class _Builder:
-    def __init__(self, statements: tuple[Statement, ...], problems: Problems) -> None:
+    def __init__(self, statements: tuple[Statement, ...], problems: Problems, vo: str | None) -> None:
         self._problems = problems
+        self._vo = vo
+        self._told: set[tuple[int, str]] = set()
         self._evaluator = Evaluator(statements)
         self._reader = Reader(self._evaluator, self._warn)
         self._last = {self._canonical(statement): statement for statement in statements}
@@ -177,7 +180,23 @@ class _Builder:
         if self._touched(value):
             self._moving.append(entry)
         else:
-            self._fixed[attribute.field] = check(attribute, value, self._reporter(entry, ""))
+            self._fixed[attribute.field] = self._checked(entry, value, "")
+
+    def _checked(self, entry: _Moving, value: Plain, of_job: str) -> FieldValue:
+        """Check one value; the same fault of many jobs is told once."""
+
+        def report(index: int | None, message: str) -> None:
+            offset = entry.offset if index is None else (entry.item_offsets[index:] or [entry.offset])[0]
+            if (offset, message) not in self._told:
+                self._told.add((offset, message))
+                self._problems.error(offset, message + of_job, entry.attribute.name)
+
+        checked = check(entry.attribute, value, report)
+        if self._vo is not None and entry.attribute.kind is Kind.LFNS and isinstance(checked, tuple):
+            for index, lfn in enumerate(checked):
+                if not lfn.startswith(f"/{self._vo}/"):
+                    report(index, f"{lfn[:80]!r} in {entry.attribute.name} does not lie below /{self._vo}/")
+        return checked
 
     def _check_placeholders(self, entry: _Moving) -> None:
         texts = [entry.value] if isinstance(entry.value, str) else entry.value
@@ -229,9 +248,6 @@ class _Builder:
             return any(self._touched(item) for item in value.values())
         return isinstance(value, (tuple, list)) and any(self._touched(item) for item in value)
 
-    def _reporter(self, entry: _Moving, of_job: str) -> _Reporter:
-        return _Reporter(self._problems, entry, of_job)
-
     # All jobs
 
     def _check_jobs(self) -> None:
@@ -248,18 +264,17 @@ class _Builder:
     def _check_job(self, number: int, vectors: Vectors) -> dict[str, FieldValue] | None:
         fields = dict(self._fixed)
         try:
-            expand_value(self._extra, vectors, number)
+            map_texts(self._extra, partial(vectors.fill, number=number))
         except ExpansionError as error:
             self._problems.error(0, str(error))
             return None
         for entry in self._moving:
             try:
-                value = expand_value(entry.value, vectors, number)
+                value = expand_plain(entry.value, vectors, number)
             except ExpansionError as error:
                 self._problems.error(entry.offset, str(error), entry.attribute.name)
                 return None
-            reporter = self._reporter(entry, f" (job {number})")
-            fields[entry.attribute.field] = check(entry.attribute, value, reporter)  # type: ignore[arg-type]  # same shape as entry.value
+            fields[entry.attribute.field] = self._checked(entry, value, f" (job {number})")  # type: ignore[arg-type]
         return fields
 
     def _numbers_to_check(self, vectors: Vectors) -> Iterable[int]:
@@ -304,18 +319,3 @@ class _Builder:
         offset = self._offsets.get(field, 0)
         name = next(attribute.name for attribute in BY_NAME.values() if attribute.field == field)
         self._problems.error(offset, message, name)
-
-
-class _Reporter:
-    """Turns a fault of a value into an error with a place; the same fault of many jobs is told once."""
-
-    def __init__(self, problems: Problems, entry: _Moving, of_job: str) -> None:
-        self._problems = problems
-        self._entry = entry
-        self._of_job = of_job
-
-    def __call__(self, index: int | None, message: str) -> None:
-        offsets = self._entry.item_offsets
-        placed = index is not None and index < len(offsets)
-        offset = offsets[index] if placed and index is not None else self._entry.offset
-        self._problems.error(offset, message + self._of_job, self._entry.attribute.name)
