@@ -147,10 +147,19 @@ def canonical(
     memory_mb: float = 0,
     tags: Iterable[str] = (),
 ) -> Requirements:
-    """The class of these wishes: lists sorted without repetition, ``any`` taken as no wish, numbers rounded up."""
+    """The class of these wishes.
+
+    Lists are sorted without repetition, ``any`` is taken as no wish, bans are taken off the wanted sites, numbers are
+    rounded up.
+    """
+    wanted, banned = _wishes(sites), _ordered(banned_sites)
+    allowed = tuple(site for site in wanted if site not in banned)
+    if allowed:
+        # A list of sites says it all; only an unsatisfiable one keeps both, for the optimizers to refuse.
+        wanted, banned = allowed, ()
     return Requirements(
-        sites=_wishes(sites),
-        banned_sites=_ordered(banned_sites),
+        sites=wanted,
+        banned_sites=banned,
         ces=_wishes(ces),
         platforms=_wishes(platforms),
         job_type=job_type,
