@@ -16,6 +16,7 @@ from pathlib import Path
 
 from schemas.errors import PermanentError
 
+from .outputs import DEFAULT_OUTPUT_BYTES
 from .sandbox import check_name
 
 # What a plain login shell of a node offers; sites extend it in the pilot's configuration.
@@ -44,7 +45,10 @@ class ResourceFloor:
 
 @dataclass(frozen=True, slots=True)
 class PayloadSpec:
-    """Everything the runner must know to start one payload; `prefix` is put before the command (isolation)."""
+    """Everything the runner must know to start one payload; `prefix` is put before the command (isolation).
+
+    `output_bytes` bounds StdOutput and StdError each: what is longer keeps its beginning and its end.
+    """
 
     job_id: str
     attempt: int
@@ -61,6 +65,7 @@ class PayloadSpec:
     path: str = DEFAULT_PATH
     floor: ResourceFloor = ResourceFloor()
     prefix: tuple[str, ...] = ()
+    output_bytes: int = DEFAULT_OUTPUT_BYTES
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,7 @@ from pathlib import Path
 
 _TICKS = os.sysconf("SC_CLK_TCK")
 _PAGE = os.sysconf("SC_PAGE_SIZE")
-_MIB = 1024 * 1024
+_MB = 1_000_000
 # An environment is at most 128 KiB per string and usually a few KiB; our marks come first in it.
 _ENVIRON_BYTES = 64 * 1024
 # `stat` is one line of some 350 bytes; the name in it is at most 64 bytes.
@@ -34,6 +34,11 @@ class Process:
     cpu_seconds: float
     started: int
     memory_mb: float
+
+    @property
+    def started_seconds(self) -> float:
+        """When it was started, in seconds since boot."""
+        return self.started / _TICKS
 
     @property
     def is_zombie(self) -> bool:
@@ -60,7 +65,7 @@ def parse_stat(text: str) -> Process:
         state=fields[0],
         cpu_seconds=ticks / _TICKS,
         started=int(fields[19]),
-        memory_mb=int(fields[21]) * _PAGE / _MIB,
+        memory_mb=int(fields[21]) * _PAGE / _MB,
     )
 
 
@@ -118,10 +123,10 @@ def proportional_memory_mb(pid: int) -> float | None:
 
 
 def parse_pss(text: str) -> float | None:
-    """The `Pss:` figure of a `smaps_rollup` text in MiB."""
+    """The `Pss:` figure of a `smaps_rollup` text in MB (10**6 bytes)."""
     for line in text.splitlines():
         if line.startswith("Pss:"):
-            return int(line.split()[1]) / 1024
+            return int(line.split()[1]) * 1024 / _MB
     return None
 
 

@@ -22,6 +22,7 @@ import resource
 import select
 import signal
 import threading
+import time
 from collections.abc import Callable
 from types import TracebackType
 from typing import Self
@@ -43,6 +44,8 @@ _SWEEP_SECONDS = 10.0
 _SUSPECT_SECONDS = 0.2
 # A younger payload cannot have outlived a round of the kernel's process ids (32768 at least): see _left_nothing.
 _YOUNG_SECONDS = 1.0
+# At the very end: who has not died of KILL by then hangs in the kernel.
+_LAST_PATIENCE_SECONDS = 2.0
 
 _logger = structlog.get_logger(__name__)
 
@@ -53,8 +56,9 @@ class PayloadRunner:
     Use as a context manager, or call :meth:`close`.
     """
 
-    def __init__(self, clock: Callable[[], float] = steady_now) -> None:
+    def __init__(self, clock: Callable[[], float] = steady_now, sweep_seconds: float = _SWEEP_SECONDS) -> None:
         become_subreaper()
+        self._sweep_seconds = sweep_seconds
         self.now = clock
         self._pilot = os.getpid()
         self._session = os.getsid(0)
@@ -67,7 +71,8 @@ class PayloadRunner:
         self._payloads: dict[int, Payload] = {}
         self._by_descriptor: dict[int, Payload] = {}
         self._suspects: dict[tuple[int, int], float] = {}
-        self._next_sweep = math.inf
+        self._next_sweep = clock() + sweep_seconds
+        self._last_end = 0.0
         self._awake_at = math.inf
         self._closing = False
         self._thread = threading.Thread(target=self._loop, name="payload-runner", daemon=True)
@@ -123,7 +128,7 @@ class PayloadRunner:
         table = read_processes()
         with self._lock:
             households = [payload.household for payload in self._payloads.values()]
-            return survey(table, households, self._pilot, self._session)
+            return survey(table, households, self._pilot, self._session, self._last_end)
 
     def wake(self) -> None:
         """Have the runner's thread look at its payloads now."""
@@ -143,12 +148,23 @@ class PayloadRunner:
             payload.wait(grace + 10.0)
         self._closing = True
         self.wake()
+        self._kill_unclaimed()
         if threading.current_thread() is not self._thread and self._thread.is_alive():
             self._thread.join()
             self._epoll.close()
             for descriptor in (self._wakeup, self._null, *self._by_descriptor):
                 with contextlib.suppress(OSError):
                     os.close(descriptor)
+
+    def _kill_unclaimed(self) -> None:
+        patience_ends = steady_now() + _LAST_PATIENCE_SECONDS
+        while (rest := self.look().unclaimed) and steady_now() < patience_ends:
+            for process in rest:
+                if process.is_zombie:
+                    self._reap(process)
+                else:
+                    send_signal(process, signal.SIGKILL)
+            time.sleep(_LOOK_SECONDS)
 
     def report(self, payload: Payload, callback: ExitCallback, outcome: Outcome) -> None:
         """Call back, keeping errors of the callback away from the runner."""
@@ -186,7 +202,7 @@ class PayloadRunner:
 
     def _patience(self, busy: set[Payload]) -> float:
         now = self.now()
-        moments = [min(self._next_sweep - now, _SWEEP_SECONDS)]
+        moments = [min(self._next_sweep - now, self._sweep_seconds)]
         moments += [payload.progress.next_look - now for payload in busy]
         moments += [due for payload in self.payloads() if (due := payload.due(now)) is not None]
         patience = max(0.0, min(moments))
@@ -249,8 +265,10 @@ class PayloadRunner:
         with self._lock:
             _, status, used = os.wait4(payload.pid, 0)
             del self._payloads[payload.pid]
+            self._last_end = steady_now()
         progress, order = payload.progress, payload.stop_order
         code = os.waitstatus_to_exitcode(status)
+        payload.bound_outputs()
         cpu = max(progress.cpu_high, progress.reaped_cpu + used.ru_utime + used.ru_stime)
         memory = max(progress.memory_high, _own_peak_mb(used))
         usage = Usage(cpu, now - payload.started, 0.0, memory, progress.disk_high, 0)
@@ -266,11 +284,6 @@ class PayloadRunner:
 
     def _sweep(self, now: float) -> None:
         """Reap dead orphans; kill living ones that no payload owns (they hide from the accounts)."""
-        if not self._payloads and not self._suspects:
-            self._next_sweep = math.inf
-            return
-        if self._next_sweep == math.inf:
-            self._next_sweep = now + _SWEEP_SECONDS
         if now < self._next_sweep:
             return
         seen = self.look()
@@ -281,7 +294,7 @@ class PayloadRunner:
                 if stray.is_zombie and leader in payloads:
                     payloads[leader].progress.reaped_cpu += self._reap(stray)
         self._suspects = self._judge_unclaimed(seen, now)
-        self._next_sweep = now + (_SUSPECT_SECONDS if self._suspects else _SWEEP_SECONDS)
+        self._next_sweep = now + (_SUSPECT_SECONDS if self._suspects else self._sweep_seconds)
 
     def _judge_unclaimed(self, seen: Survey, now: float) -> dict[tuple[int, int], float]:
         suspects: dict[tuple[int, int], float] = {}
@@ -320,4 +333,4 @@ def _own_peak_mb(used: resource.struct_rusage) -> float:
     After vfork(2) the kernel counts our own memory into the child's `ru_maxrss`; only a larger figure says something.
     """
     ours = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return used.ru_maxrss / 1024 if used.ru_maxrss > ours else 0.0
+    return used.ru_maxrss * 1024 / 1e6 if used.ru_maxrss > ours else 0.0

@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from .outputs import bound_output
 from .payload import Outcome, PayloadSpec, Usage
 from .processes import Process, proportional_memory_mb
 from .strays import Household, Survey
@@ -136,6 +137,11 @@ class Payload:
         """Wait for the end; None when it still runs after `timeout` seconds."""
         self._ended.wait(timeout)
         return self._outcome
+
+    def bound_outputs(self) -> int:
+        """Cut StdOutput and StdError where they grew too long; bytes removed now."""
+        names = dict.fromkeys((self.spec.stdout, self.spec.stderr))
+        return sum(bound_output(self.spec.directory, name, self.spec.output_bytes) for name in names)
 
     def usage(self, seen: Survey | None = None, *, disk_mb: float | None = None) -> Usage:
         """What it uses now; one survey may serve several payloads, a known disk figure spares the walk."""

@@ -28,7 +28,7 @@ _BUSY_TRIES = 8
 _BUSY_SECONDS = 0.01
 # RLIMIT_CPU's soft limit gives SIGXCPU; the hard one, so many seconds later, gives KILL.
 _CPU_HARD_EXTRA = 5
-_MIB = 1024 * 1024
+_MB = 1_000_000
 _NODE_TROUBLE = frozenset({errno.EAGAIN, errno.ENOMEM, errno.EMFILE, errno.ENFILE, errno.ENOSPC})
 
 
@@ -121,8 +121,8 @@ def _set_floor(pid: int, floor: ResourceFloor) -> None:
     wanted: list[tuple[int, int | None, int]] = [
         (resource.RLIMIT_CORE, 0, 0),
         (resource.RLIMIT_CPU, floor.cpu_seconds, _CPU_HARD_EXTRA),
-        (resource.RLIMIT_FSIZE, None if floor.file_mb is None else floor.file_mb * _MIB, 0),
-        (resource.RLIMIT_AS, None if floor.address_space_mb is None else floor.address_space_mb * _MIB, 0),
+        (resource.RLIMIT_FSIZE, None if floor.file_mb is None else floor.file_mb * _MB, 0),
+        (resource.RLIMIT_AS, None if floor.address_space_mb is None else floor.address_space_mb * _MB, 0),
         (resource.RLIMIT_NOFILE, floor.open_files, 0),
         (resource.RLIMIT_NPROC, floor.user_processes, 0),
     ]

@@ -5,7 +5,8 @@ starts in a session of its own and no descendant can ever join the pilot's sessi
 foreign session that is no payload's first process is a *stray*.
 
 Promises: :func:`survey` only looks. A stray is attributed by session or group, by an earlier sighting, by the
-marks in its environment, by its working directory, or because only one payload runs; what fits none is unclaimed.
+marks in its environment, by its working directory, or because only one payload ran in its lifetime; what fits none
+is unclaimed.
 Lies elsewhere: reaping and killing (:mod:`pilot.runner`).
 """
 
@@ -36,15 +37,21 @@ class Survey:
     unclaimed: Sequence[Process]
 
 
-def survey(table: Mapping[int, Process], households: Sequence[Household], pilot: int, session: int) -> Survey:
-    """Attribute all processes below the pilot; the keys of the result are the payloads' first processes."""
+def survey(
+    table: Mapping[int, Process], households: Sequence[Household], pilot: int, session: int, alone_since: float
+) -> Survey:
+    """Attribute all processes below the pilot; the keys of the result are the payloads' first processes.
+
+    `alone_since` is when the last payload ended (seconds since boot): a younger orphan can only belong to those that
+    run now.
+    """
     leaders = {household.leader for household in households}
     strays: dict[int, list[Process]] = {leader: [] for leader in leaders}
     unclaimed: list[Process] = []
     for process in table.values():
         if process.parent != pilot or process.session == session or process.pid in leaders:
             continue
-        owner = _owner(process, households)
+        owner = _owner(process, households, alone_since)
         if owner is None:
             unclaimed.append(process)
         else:
@@ -57,19 +64,19 @@ def survey(table: Mapping[int, Process], households: Sequence[Household], pilot:
     return Survey(members, strays, unclaimed)
 
 
-def _owner(process: Process, households: Sequence[Household]) -> Household | None:
+def _owner(process: Process, households: Sequence[Household], alone_since: float) -> Household | None:
     for household in households:
         if household.leader in (process.session, process.group):
             return household
         if household.seen.get(process.pid) == process.started:
             return household
-    if len(households) == 1:
-        return households[0]
     for household in households:
         if has_environment(process.pid, household.marks):
             return household
     place = working_directory(process.pid)
-    if place is None:
-        return None
-    inside = (h for h in households if place == h.directory or place.startswith(h.directory + "/"))
-    return next(inside, None)
+    for household in households:
+        if place is not None and (place == household.directory or place.startswith(household.directory + "/")):
+            return household
+    # a dead one shows neither environment nor place, but it can do no harm: only its CPU time is to be accounted
+    only_one = len(households) == 1 and (process.is_zombie or process.started_seconds > alone_since)
+    return households[0] if only_one else None

@@ -24,7 +24,7 @@ from schemas.errors import ConfigurationError
 
 _PREFIX = "pilot-"
 _LOCK = ".lock"
-_MIB = 1024 * 1024
+_MB = 1_000_000
 # A tree that still changes after this many passes has living writers; the caller kills first, so it should not.
 _PASSES = 20
 _SAFE = re.compile(r"[^A-Za-z0-9_.-]+")
@@ -249,7 +249,7 @@ class _Wiper:
 
 
 def disk_usage_mb(path: Path) -> float:
-    """Blocks taken by all files below `path` in MiB; links are not followed, vanished files do not count."""
+    """Blocks taken by all files below `path` in MB (10**6 bytes); links not followed, vanished files not counted."""
     total = 0
     waiting = [str(path)]
     while waiting:
@@ -263,10 +263,10 @@ def disk_usage_mb(path: Path) -> float:
                             waiting.append(entry.path)
         except OSError:
             continue
-    return total / _MIB
+    return total / _MB
 
 
 def free_disk_mb(path: Path) -> float:
-    """What this account may still write on the file system of `path`, in MiB."""
+    """What this account may still write on the file system of `path`, in MB (10**6 bytes)."""
     status = os.statvfs(path)
-    return status.f_bavail * status.f_frsize / _MIB
+    return status.f_bavail * status.f_frsize / _MB
