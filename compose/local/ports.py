@@ -49,7 +49,7 @@ def kept_ports(file: Path, names: Sequence[str]) -> dict[str, int]:
         ports = {name: int(port) for name, port in json.loads(file.read_text(encoding="ascii")).items()}
     except (OSError, ValueError, AttributeError, TypeError):
         ports = {}
-    if set(ports) == set(names) and all(is_free(port) for port in ports.values()):
+    if set(ports) == set(names) and all(0 < port < 65536 and is_free(port) for port in ports.values()):
         return ports
     chosen: set[int] = set()
     while len(chosen) < len(names):
