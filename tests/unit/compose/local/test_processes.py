@@ -110,22 +110,23 @@ def test_wait_ready_gives_up(process: ManagedProcess) -> None:
         process.wait_ready(lambda: False, 0.05)
 
 
+TELLS_ITS_END = """
+import signal, sys
+def end(*_):
+    with open(sys.argv[1], "a") as note:
+        note.write(sys.argv[2])
+    sys.exit()
+signal.signal(signal.SIGTERM, end)
+print("on", flush=True)
+signal.pause()
+"""
+
+
 def test_stages_stop_one_after_the_other(tmp_path: Path) -> None:
     note = tmp_path / "order"
-    script = (
-        "import signal, sys
-"
-        f"def end(*_):
-    open({str(note)!r}, 'a').write(sys.argv[1])
-    sys.exit()
-"
-        "signal.signal(15, end)
-print('on', flush=True)
-signal.pause()"
-    )
     made = {name: ManagedProcess(name, tmp_path) for name in "abc"}
     for name, process in made.items():
-        process.spawn([sys.executable, "-c", script, name], ENV)
+        process.spawn([sys.executable, "-c", TELLS_ITS_END, str(note), name], ENV)
     for process in made.values():
         wait_until(lambda process=process: "on" in process.log_tail(), what="the handler")
     stop_in_order([[made["c"]], [made["a"], made["b"]]], grace=10)
@@ -133,13 +134,20 @@ signal.pause()"
     assert not any(process.running for process in made.values())
 
 
+PARENT = """
+import os, sys, time
+from pathlib import Path
+from compose.local.processes import ManagedProcess
+child = ManagedProcess("c", Path(sys.argv[1]))
+print(child.spawn(["sleep", "600"], dict(os.environ), dies_with_parent=True), flush=True)
+time.sleep(600)
+"""
+
+
 def test_a_child_bound_to_its_parent_dies_with_it(tmp_path: Path) -> None:
-    code = (
-        "import os, sys, time\nfrom pathlib import Path\nfrom compose.local.processes import ManagedProcess\n"
-        "child = ManagedProcess('c', Path(sys.argv[1]))\n"
-        "print(child.spawn(['sleep', '600'], dict(os.environ), dies_with_parent=True), flush=True)\ntime.sleep(600)"
+    parent = subprocess.Popen(
+        [sys.executable, "-c", PARENT, tmp_path], stdout=subprocess.PIPE, text=True, cwd=Path.cwd()
     )
-    parent = subprocess.Popen([sys.executable, "-c", code, tmp_path], stdout=subprocess.PIPE, text=True, cwd=Path.cwd())
     assert parent.stdout
     pid = int(parent.stdout.readline())
     wait_until(lambda: psutil.Process(pid).name() == "sleep", what="the program under its wrapper")
