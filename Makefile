@@ -30,7 +30,7 @@ lint:
 	@$(VENV)/ruff check .
 	@$(VENV)/ruff format --check .
 	@$(VENV)/mypy
-	@$(VENV)/lint-imports --no-timing
+	@$(VENV)/lint-imports --no-logo
 
 check: lint ## lint, types, architecture contracts, and the tests that need no server
 	@$(VENV)/python -m pytest -q -n 2 tests/unit tests/properties $(ARGS)

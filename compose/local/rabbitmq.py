@@ -36,6 +36,7 @@ __all__ = ["RabbitNode", "TlsFiles", "hash_password"]
 BOOT_TIMEOUT = 90.0  # seconds; a boot takes 3–6, on a loaded small machine some times that
 EPMD_TIMEOUT = 10.0
 CTL_TIMEOUT = 60.0
+STOP_GRACE = 60.0  # a second when idle; long queues are written to disk first
 AMQP_HEADER = b"AMQP\x00\x00\x09\x01"
 PORTS = ("amqps", "distribution", "epmd", "ctl")
 
@@ -169,7 +170,7 @@ class RabbitNode:
 
     def stop(self) -> None:
         """Shut down in good order (about a second); harmless when it is not running."""
-        self._server.stop()
+        self._server.stop(STOP_GRACE)
         self._mapper.stop()
 
     def kill(self) -> None:
