@@ -51,8 +51,8 @@ class CheckedSubmission(msgspec.Struct, frozen=True, kw_only=True):
         """Return what ``submit --check --output json`` prints."""
         return {
             "jobs": [job.attributes() for job in self.jobs],
-            "errors": msgspec.to_builtins(self.errors),
-            "warnings": msgspec.to_builtins(self.warnings),
+            "errors": [msgspec.to_builtins(error) for error in self.errors],
+            "warnings": [msgspec.to_builtins(warning) for warning in self.warnings],
         }
 
 

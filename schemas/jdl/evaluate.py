@@ -141,6 +141,8 @@ class Evaluator:
             self._active.append(key)
             try:
                 value = self.evaluate(self._scope[key])
+            except EvaluationError as error:  # told where the reader referred to it, not where it is defined
+                raise EvaluationError(node.offset, error.message, final=error.final) from None
             finally:
                 self._active.pop()
             self._known[key] = (value, self._steps - before)

@@ -274,7 +274,7 @@ class _Builder:
             except ExpansionError as error:
                 self._problems.error(entry.offset, str(error), entry.attribute.name)
                 return None
-            fields[entry.attribute.field] = self._checked(entry, value, f" (job {number})")  # type: ignore[arg-type]
+            fields[entry.attribute.field] = self._checked(entry, value, f" (job {number})")
         return fields
 
     def _numbers_to_check(self, vectors: Vectors) -> Iterable[int]:
