@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from broker.publisher import Letter, event, reply
 from broker.subscriber import Admitted
+from broker.transport import Delivery
 from schemas.messages.service import RefusalDetail, Refused
 from schemas.registry import Message
 
@@ -26,6 +27,7 @@ class Batch:
         now: server time of the batch, seconds since the epoch.
         letters: what will be said after the commit, in order.
         unrecorded: said once after the commit and not kept: answers to questions, refusals.
+        again: letters that are in the outbox already and are to be said again (the relay's).
         answers: of the letters the answers to each message, recorded for its redelivery.
         commits: to be called once after the commit (caches, hints); never for anything that must not be lost.
     """
@@ -34,6 +36,7 @@ class Batch:
     now: float
     letters: list[Letter] = field(default_factory=list)
     unrecorded: list[Letter] = field(default_factory=list)
+    again: list[Letter] = field(default_factory=list)
     answers: dict[tuple[str, str], list[Letter]] = field(default_factory=dict)
     commits: list[Callable[[], None]] = field(default_factory=list)
 
@@ -72,8 +75,11 @@ class Consumer:
 
     handlers: ClassVar[Mapping[type[Message], str]] = {}
 
-    durable: ClassVar[bool] = True
-    """False for consumers that only answer questions: no inbox, no outbox; a lost answer is asked for again."""
+    raw_queues: ClassVar[frozenset[str]] = frozenset()
+    """Queues whose deliveries come without admission (:meth:`on_raw`): what the broker itself gave up on."""
+
+    idle: bool = False
+    """Set by the engine: the queues were empty at its last look."""
 
     def handle(self, batch: Batch, messages: Sequence[Admitted]) -> list[Outcome]:
         """Handle admitted messages, in order. One outcome each."""
@@ -85,19 +91,26 @@ class Consumer:
         outcome: Outcome = handler(batch, message)
         return outcome
 
+    def on_raw(self, batch: Batch, delivery: Delivery) -> None:
+        """Handle a delivery of one of :attr:`raw_queues`; nothing in it is verified."""
+        raise NotImplementedError(f"{self.name} reads no raw queue")
+
     def start(self, batch: Batch) -> None:
         """Called once, inside a transaction, before the first message."""
 
-    def tick(self, now: float) -> float | None:  # noqa: ARG002 - for those that override it
-        """Called between batches, outside a transaction; returns seconds until it wants to be called again."""
+    def due_in(self, now: float) -> float | None:  # noqa: ARG002 - for those that override it
+        """Seconds until :meth:`chores` wants to be called; 0 or less for now, None for never."""
         return None
 
-    def wants_queues(self, now: float) -> bool:  # noqa: ARG002 - for those that override it
+    def chores(self, batch: Batch) -> None:
+        """Work that no message asks for: leases, leadership, slices. Called inside a transaction when due."""
+
+    def wants_queues(self) -> bool:
         """Whether to consume now (the matcher only while it leads)."""
         return True
 
+    def on_rollback(self) -> None:
+        """A transaction in which handlers of this consumer ran was rolled back: forget what they kept in memory."""
+
     def on_returned(self, letter: Letter) -> None:
         """An answer could not be routed: its client's queue is gone."""
-
-    def on_connected(self) -> None:
-        """The broker connection is there (again)."""

@@ -12,8 +12,9 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -35,7 +36,7 @@ from .batch import Batch, Consumer
 from .outcome import DeadLetter, Outcome, Retry
 from .paperwork import Paperwork
 from .store import Store
-from .store.errors import StoreUnavailable
+from .store.errors import NotLeader, StoreUnavailable
 
 BATCH = 256
 """Deliveries handled in one transaction: enough to make a commit cheap, few enough to keep it below 100 ms."""
@@ -134,18 +135,22 @@ class Engine:
     # -- one turn -----------------------------------------------------------------------------------------------
 
     def _turn(self, stop: threading.Event) -> None:
-        now = self._clock()
-        pause = self._patiently(lambda: self._consumer.tick(now), stop)
+        due = self._consumer.due_in(self._clock())
+        if due is not None and due <= 0:
+            self._patiently(self._chores, stop)
+            due = self._consumer.due_in(self._clock())
         self._settle()
-        full = len(self._sent) > UNSENT_MARK
-        self._consume(not full and self._consumer.wants_queues(now))
-        deliveries = [] if full else self._drain()
-        if deliveries:
+        wanted = self._consumer.wants_queues()
+        self._consume(wanted and len(self._sent) <= UNSENT_MARK)
+        deliveries = self._drain()
+        self._consumer.idle = not deliveries
+        if deliveries and wanted:
             self._patiently(lambda: self._work(deliveries), stop)
             return
+        self._give_back(deliveries)
         if self._confirmed and not self._sent:
             self._patiently(self._forget_confirmed, stop)
-        self._wakeup.wait(min(IDLE_SECONDS, IDLE_SECONDS if pause is None else max(0.0, pause)))
+        self._wakeup.wait(IDLE_SECONDS if due is None else min(IDLE_SECONDS, max(0.0, due)))
 
     def _drain(self) -> list[Delivery]:
         deliveries: list[Delivery] = []
@@ -162,6 +167,10 @@ class Engine:
             for subscription in self._subscriptions.values():
                 (subscription.resume if wanted else subscription.pause)()
 
+    def _give_back(self, deliveries: Sequence[Delivery]) -> None:
+        for delivery in deliveries:
+            self._subscriptions[delivery.queue].reject([delivery], requeue=True)
+
     def _patiently(self, action: Callable[[], T], stop: threading.Event) -> T | None:
         """Do it; while the store is away wait for it, keeping what was delivered unacknowledged."""
         pause, longest = STORE_PAUSE
@@ -177,20 +186,57 @@ class Engine:
     # -- a batch ------------------------------------------------------------------------------------------------
 
     def _begin(self) -> None:
-        with self._store.transaction() as tx:
+        self._in_transaction(self._consumer.start)
+
+    def _chores(self) -> None:
+        try:
+            self._in_transaction(self._consumer.chores)
+        except StoreUnavailable:
+            raise
+        except TemporaryError as error:
+            log.info("consumer.chores_later", consumer=self._consumer.name, reason=str(error))
+        except Exception:
+            log.exception("consumer.chores_failed", consumer=self._consumer.name)
+
+    def _in_transaction(self, action: Callable[[Batch], None]) -> None:
+        with self._undone_on_failure(), self._store.transaction() as tx:
             batch = Batch(tx, self._clock())
-            self._consumer.start(batch)
+            action(batch)
             self._paperwork.post(batch)
-        self._say(batch)
+        self._after(batch)
+
+    @contextmanager
+    def _undone_on_failure(self) -> Iterator[None]:
+        try:
+            yield
+        except BaseException:
+            self._consumer.on_rollback()
+            raise
+
+    def _after(self, batch: Batch) -> None:
+        for commit in batch.commits:
+            commit()
+        self._publish(batch.letters, recorded=True)
+        self._publish(batch.again, recorded=True)
+        self._publish(batch.unrecorded, recorded=False)
 
     def _work(self, deliveries: Sequence[Delivery]) -> None:
+        raw = [delivery for delivery in deliveries if delivery.queue in self._consumer.raw_queues]
+        if raw:
+            self._in_transaction(lambda batch: [self._consumer.on_raw(batch, one) for one in raw] and None)
+            self._acknowledge(raw)
+            deliveries = [delivery for delivery in deliveries if delivery.queue not in self._consumer.raw_queues]
         admitted, refused = self._admit(deliveries)
         together = [message for message in admitted if not message.delivery.redelivered]
         alone = [message for message in admitted if message.delivery.redelivered]
-        if refused or together:
-            self._together(together, refused)
-        for message in alone:
-            self._alone(message)
+        try:
+            if refused or together:
+                self._together(together, refused)
+            for message in alone:
+                self._alone(message)
+        except NotLeader:
+            log.warning("consumer.not_leader", consumer=self._consumer.name)
+            self._give_back(deliveries)  # those that are settled already are not affected
 
     def _admit(self, deliveries: Iterable[Delivery]) -> tuple[list[Admitted], list[tuple[Delivery, RefusalError]]]:
         now = self._clock()
@@ -207,7 +253,7 @@ class Engine:
         for _ in range(CONFLICT_TRIES):
             try:
                 self._transact(messages, refused)
-            except StoreUnavailable:
+            except (StoreUnavailable, NotLeader):
                 raise
             except TemporaryError as error:
                 log.info("consumer.conflict", consumer=self._consumer.name, reason=str(error))
@@ -226,7 +272,7 @@ class Engine:
         for _ in range(CONFLICT_TRIES):
             try:
                 self._transact([message], [])
-            except StoreUnavailable:
+            except (StoreUnavailable, NotLeader):
                 raise
             except TemporaryError as error:
                 log.info("consumer.conflict", consumer=self._consumer.name, reason=str(error))
@@ -247,7 +293,7 @@ class Engine:
     ) -> None:
         """One transaction: inbox, state, outbox; then acknowledge and publish."""
         confirmed = self._confirmed
-        with self._store.transaction() as tx:
+        with self._undone_on_failure(), self._store.transaction() as tx:
             batch = Batch(tx, self._clock())
             fresh, repeated = self._paperwork.admit(batch, messages)
             if verdict is not None:
@@ -261,10 +307,8 @@ class Engine:
         self._confirmed = []
         self.handled += len(fresh)
         self._acknowledge([*(message.delivery for message in messages), *(delivery for delivery, _ in refused)])
-        for commit in batch.commits:
-            commit()
-        self._say(batch)
-        self._say_again(repeated)
+        self._after(batch)
+        self._publish(repeated, recorded=False)
 
     def _acknowledge(self, deliveries: Sequence[Delivery]) -> None:
         by_queue: dict[str, list[Delivery]] = {}
@@ -274,13 +318,6 @@ class Engine:
             self._subscriptions[name].ack(some)
 
     # -- saying it ----------------------------------------------------------------------------------------------
-
-    def _say(self, batch: Batch) -> None:
-        self._publish(batch.letters, recorded=True)
-        self._publish(batch.unrecorded, recorded=False)
-
-    def _say_again(self, letters: Sequence[Letter]) -> None:
-        self._publish(letters, recorded=False)
 
     def _publish(self, letters: Sequence[Letter], *, recorded: bool) -> None:
         if not letters:

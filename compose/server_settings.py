@@ -1,0 +1,107 @@
+"""``server.toml`` → :class:`consumers.settings.ServerSettings`. The only reader of the services' configuration."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from broker.transport import Endpoint
+from consumers.settings import LeaseSettings, ServerSettings
+from schemas.errors import ConfigurationError
+
+DEFAULT_PATH = Path("/etc/pilotage/server.toml")
+
+
+def load(path: Path) -> ServerSettings:
+    """Read a file; relative paths in it are relative to its folder.
+
+    Raises:
+        ConfigurationError: which key of which file is missing or wrong.
+    """
+    try:
+        values = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigurationError(f"{path}: cannot be read: {error.strerror}") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigurationError(f"{path}: not TOML: {error}") from None
+    return _Reader(path, values).settings()
+
+
+class _Reader:
+    def __init__(self, path: Path, values: Mapping[str, Any]) -> None:
+        self._path = path
+        self._values = values
+
+    def settings(self) -> ServerSettings:
+        return ServerSettings(
+            deployment=self._text("deployment", "name"),
+            endpoint=Endpoint(
+                host=self._text("broker", "host"),
+                port=self._number("broker", "port"),
+                ca_file=self._file("broker", "ca_file"),
+                server_name=self._text("broker", "server_name", default="") or None,
+                virtual_host=self._text("broker", "virtual_host", default="/"),
+            ),
+            store_url=self._text("store", "url"),
+            store_password_file=self._optional_file("store", "password_file"),
+            trust_dir=self._file("trust", "ca_dir"),
+            voms_dir=self._optional_file("trust", "voms_dir"),
+            registry_file=self._file("registry", "file"),
+            credentials=self._file("services", "credentials"),
+            master_keys=self._files("services", "master_keys"),
+            gatekeeper_host=self._text("gatekeeper", "host", default="127.0.0.1"),
+            gatekeeper_port=self._number("gatekeeper", "port"),
+            leases=self._leases(),
+        )
+
+    def _leases(self) -> LeaseSettings:
+        section = self._values.get("leases", {})
+        known = set(LeaseSettings.__dataclass_fields__)
+        unknown = set(section) - known
+        if unknown:
+            raise ConfigurationError(f"{self._path}: [leases] has no {', '.join(sorted(unknown))}")
+        numbers = {name: self._real("leases", name) for name in section}
+        return LeaseSettings(**numbers)
+
+    def _get(self, section: str, key: str) -> Any:
+        value = self._values.get(section, {})
+        return value.get(key) if isinstance(value, Mapping) else None
+
+    def _text(self, section: str, key: str, default: str | None = None) -> str:
+        value = self._get(section, key)
+        if value is None and default is not None:
+            return default
+        if not isinstance(value, str):
+            raise self._wrong(section, key, "a text")
+        return value
+
+    def _number(self, section: str, key: str) -> int:
+        value = self._get(section, key)
+        if not isinstance(value, int) or isinstance(value, bool):
+            raise self._wrong(section, key, "a whole number")
+        return value
+
+    def _real(self, section: str, key: str) -> float:
+        value = self._get(section, key)
+        if not isinstance(value, int | float) or isinstance(value, bool) or value <= 0:
+            raise self._wrong(section, key, "a positive number of seconds")
+        return float(value)
+
+    def _file(self, section: str, key: str) -> Path:
+        return self._path.parent / self._text(section, key)
+
+    def _optional_file(self, section: str, key: str) -> Path | None:
+        value = self._text(section, key, default="")
+        return self._path.parent / value if value else None
+
+    def _files(self, section: str, key: str) -> tuple[Path, ...]:
+        value = self._get(section, key)
+        if not isinstance(value, list) or not value or not all(isinstance(item, str) for item in value):
+            raise self._wrong(section, key, "a list of files")
+        return tuple(self._path.parent / item for item in value)
+
+    def _wrong(self, section: str, key: str, wanted: str) -> ConfigurationError:
+        state = "missing" if self._get(section, key) is None else "not " + wanted
+        return ConfigurationError(f"{self._path}: [{section}] {key} is {state}; it must be {wanted}")

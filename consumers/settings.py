@@ -1,0 +1,54 @@
+"""Frozen settings of the services, made once in the composition root."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from broker.transport import Endpoint
+
+
+@dataclass(frozen=True)
+class LeaseSettings:
+    """Times around leases, in seconds. The defaults are production's; tests make them short.
+
+    Attributes:
+        accept: acceptance lease of a match.
+        sweep: how often leases are looked at.
+        silent: without a sign of life for so long a job is shown as Stalled.
+    """
+
+    accept: float = 20.0
+    sweep: float = 2.0
+    silent: float = 90.0
+
+
+@dataclass(frozen=True)
+class ServerSettings:
+    """Everything that a serving process must know.
+
+    Attributes:
+        deployment: name of the deployment, audience of logins.
+        endpoint: the broker.
+        store_url: SQLAlchemy URL, without a secret in it.
+        trust_dir: CA directory in grid layout.
+        voms_dir: LSC files, if any.
+        registry_file: TOML seed of the registry.
+        credentials: folder with ``<service>.pem`` (chain and key) and ``<service>.secret`` (broker password).
+        master_keys: files with Fernet keys, newest first, for what is encrypted at rest.
+        gatekeeper_host: loopback address where RabbitMQ asks.
+        gatekeeper_port: and the port.
+    """
+
+    deployment: str
+    endpoint: Endpoint
+    store_url: str
+    trust_dir: Path
+    registry_file: Path
+    credentials: Path
+    master_keys: tuple[Path, ...]
+    gatekeeper_port: int
+    gatekeeper_host: str = "127.0.0.1"
+    voms_dir: Path | None = None
+    store_password_file: Path | None = None
+    leases: LeaseSettings = field(default_factory=LeaseSettings)
