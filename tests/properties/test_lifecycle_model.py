@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, precondition, rule
+from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from consumers.domain import facts
 from consumers.domain.decision import (
@@ -65,7 +65,13 @@ class World(RuleBasedStateMachine):
         self.started_attempts: list[int] = []
         self.everyone: list[Pilot] = []
         self.bag: list[tuple[facts.Fact, Pilot]] = []
+        self.left: set[str] = set()
         self.queued = 0
+
+    @initialize(waits=st.sampled_from([True, True, True, False]))
+    def begin(self, waits: bool) -> None:
+        if waits:
+            self.happen(facts.FoundReady())
 
     def happen(self, fact: facts.Fact, sender: Pilot | None = None) -> None:
         """Decide and carry out, and check what must hold of every single decision."""
@@ -76,6 +82,8 @@ class World(RuleBasedStateMachine):
             assert sender.name == before.pilot
             if not isinstance(fact, facts.SaidGoodbye):
                 assert sender.attempt == before.attempt
+            if isinstance(fact, facts.Reported) and fact.report.sequence <= before.sequence:
+                assert self.only_history(outcome)
         if isinstance(outcome, Illegal):
             assert isinstance(fact, facts.Matched | facts.Reported)
             return
@@ -85,6 +93,10 @@ class World(RuleBasedStateMachine):
         if isinstance(fact, facts.Beat | facts.Accepted):
             assert self.job.status is before.status
             assert not outcome.lines
+
+    @staticmethod
+    def only_history(decision: Decision) -> bool:
+        return decision.changes().keys() <= {"steps", "changed"} and not decision.effects
 
     def carry_out(self, decision: Decision) -> None:
         status = decision.before.status
@@ -120,11 +132,11 @@ class World(RuleBasedStateMachine):
             self.happen(facts.CheckNeeded())
         self.happen(facts.FoundReady())
 
-    @rule(wish=st.sampled_from(["kill", "kill", "delete", "reschedule", "reschedule"]))
+    @rule(wish=st.sampled_from(["nothing", "nothing", "nothing", "kill", "delete", "reschedule", "reschedule"]))
     def user(self, wish: str) -> None:
         if wish == "kill":
             self.happen(facts.KillAsked("owner"))
-        elif wish == "delete" and self.now % 3 < 1:
+        elif wish == "delete":
             self.happen(facts.DeleteAsked("owner"))
         elif wish == "reschedule":
             self.happen(facts.RescheduleAsked("owner"))
@@ -135,10 +147,17 @@ class World(RuleBasedStateMachine):
         self.happen(facts.LeaseWatch(None, grace))
 
     @precondition(lambda self: self.job.status is S.WAITING)
-    @rule(target=pilots, skew=st.sampled_from([0.0, -3600.0, 3600.0]), reaches=st.booleans())
-    def matcher(self, skew: float, reaches: bool) -> Pilot:
-        """A waiting job can always be matched."""
+    @rule(
+        target=pilots,
+        skew=st.sampled_from([0.0, -3600.0, 3600.0]),
+        reaches=st.sampled_from([True, True, True, False]),
+        known=st.booleans(),
+    )
+    def matcher(self, skew: float, reaches: bool, known: bool) -> Pilot:
+        """A waiting job can always be matched; perhaps to a pilot that had it before."""
         name = f"pilot{len(self.everyone)}"
+        if known and self.everyone and self.everyone[-1].name not in self.left:
+            name = self.everyone[-1].name
         before = self.job.attempt
         self.happen(facts.Matched(name))
         assert self.job.status is S.MATCHED
@@ -157,11 +176,13 @@ class World(RuleBasedStateMachine):
     def alive(self, pilot: Pilot) -> bool:
         return pilot.received and not pilot.over
 
-    @rule(pilot=pilots)
-    def pilot_starts(self, pilot: Pilot) -> None:
+    @rule(pilot=pilots, answered=st.booleans())
+    def pilot_starts(self, pilot: Pilot, answered: bool) -> None:
         if self.alive(pilot) and self.now < pilot.until - MARGIN:
             pilot.started = True
             self.bag.append((facts.Accepted(self.ref(pilot), pilot.name), pilot))
+            if answered:
+                self.arrive(*self.bag.pop(), answered=True)
 
     @rule(pilot=pilots)
     def pilot_beats(self, pilot: Pilot) -> None:
@@ -170,10 +191,13 @@ class World(RuleBasedStateMachine):
 
     @rule(
         pilot=pilots,
-        status=st.sampled_from([S.RUNNING, S.COMPLETING, S.DONE, S.FAILED, S.KILLED, S.RESCHEDULED, S.WAITING]),
+        status=st.sampled_from(
+            [S.RUNNING, S.RUNNING, S.RUNNING, S.COMPLETING, S.DONE, S.FAILED, S.KILLED, S.RESCHEDULED, S.MATCHED]
+        ),
         infrastructure=st.booleans(),
+        at_once=st.booleans(),
     )
-    def pilot_reports(self, pilot: Pilot, status: S, infrastructure: bool) -> None:
+    def pilot_reports(self, pilot: Pilot, status: S, infrastructure: bool, at_once: bool) -> None:
         """Zombies report, too: a pilot that lost its lease may say anything."""
         if not pilot.received:
             return
@@ -190,11 +214,15 @@ class World(RuleBasedStateMachine):
         if status in FINAL | {S.RESCHEDULED}:
             pilot.over = True
         self.bag.append((facts.Reported(report, pilot.name), pilot))
+        if at_once:
+            self.happen(*self.bag[-1])
 
     @rule(pilot=pilots)
     def pilot_leaves(self, pilot: Pilot) -> None:
         if self.alive(pilot):
-            pilot.over = True
+            for other in self.everyone:
+                other.over = other.over or other.name == pilot.name
+            self.left.add(pilot.name)
             self.bag.append((facts.SaidGoodbye(pilot.name, "no time left"), pilot))
 
     def ref(self, pilot: Pilot) -> JobRef:
@@ -207,7 +235,9 @@ class World(RuleBasedStateMachine):
     def deliver(self, data: st.DataObject, again: bool, answered: bool) -> None:
         """Any message, in any order; perhaps it comes again; perhaps the answer is lost."""
         place = data.draw(st.integers(0, len(self.bag) - 1))
-        fact, pilot = self.bag[place] if again else self.bag.pop(place)
+        self.arrive(*(self.bag[place] if again else self.bag.pop(place)), answered)
+
+    def arrive(self, fact: facts.Fact, pilot: Pilot, answered: bool) -> None:
         before = self.job
         self.happen(fact, pilot)
         told = isinstance(fact, facts.Accepted | facts.Beat) and self.job is not before
@@ -260,7 +290,7 @@ def test_lifecycle_model() -> None:
     run_state_machine_as_test(
         World,
         settings=settings(
-            max_examples=200,
+            max_examples=250,
             stateful_step_count=60,
             deadline=None,
             suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much],
