@@ -1,0 +1,234 @@
+"""Carries out decisions about jobs: rows, history, attempts, events, orders — one flush for a whole batch.
+
+The domain decides (:mod:`consumers.domain.lifecycle`); this writes. Several facts about one job in one batch are
+decided one after the other on the row as it then stands. Nothing is written before :meth:`Changes.flush`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import fields
+
+import msgspec
+import structlog
+
+from schemas.job import FINAL, JobStatus
+from schemas.messages.common import Usage
+from schemas.messages.event import JobChange, JobsChanged, JobsReceived, WorkWaiting
+from schemas.messages.service import ControlJobs, Order
+
+from .batch import Batch
+from .domain.decision import (
+    Account,
+    BindOutputs,
+    Decision,
+    Illegal,
+    JobView,
+    LeaveQueue,
+    Line,
+    Optimize,
+    Outcome,
+    ReleaseToQueue,
+    SendControl,
+    Stale,
+)
+from .domain.facts import Fact
+from .domain.lifecycle import decide
+from .store import attempts, history, jobs, orders, sandboxes
+from .store.rows import HistoryRow, JobRow
+
+EVENT_CHANGES = 500
+"""Changes in one event: 250 bytes each, so that an event stays near 100 kB."""
+
+_VIEW = tuple(field.name for field in fields(JobView))
+
+log = structlog.get_logger(__name__)
+
+
+class Changes:
+    """The jobs that one batch touches.
+
+    Args:
+        batch: the batch.
+        source: name of the deciding service, for the history.
+    """
+
+    def __init__(self, batch: Batch, source: str) -> None:
+        self._batch = batch
+        self._source = source
+        self._before: dict[int, JobRow] = {}
+        self._rows: dict[int, JobRow] = {}
+        self._lines: list[tuple[int, Line]] = []
+        self._attempts: dict[tuple[int, int], dict[str, object]] = {}
+        self._waiting: set[int] = set()
+        self._optimize: list[JobRow] = []
+        self._ordered: list[tuple[int, SendControl]] = []
+        self._outputs: list[tuple[JobRow, BindOutputs]] = []
+        self.stale = 0
+        self.illegal = 0
+
+    def load(self, ids: Collection[int]) -> None:
+        """Fetch and lock jobs; unknown ids are simply absent."""
+        rows = jobs.load(self._batch.tx, [job for job in ids if job not in self._rows])
+        self._before |= rows
+        self._rows |= rows
+
+    def add(self, row: JobRow) -> None:
+        """Take note of a row that was locked and read elsewhere in this transaction."""
+        self._before[row.id] = self._rows[row.id] = row
+
+    def get(self, job: int) -> JobRow | None:
+        """The job as it stands now."""
+        return self._rows.get(job)
+
+    def decide(self, job: int, fact: Fact) -> Outcome | None:
+        """Decide about a fact and keep the result; None if there is no such job."""
+        row = self._rows.get(job)
+        if row is None:
+            return None
+        outcome = decide(view_of(row), fact, self._batch.now)
+        if isinstance(outcome, Decision):
+            self._keep(row, outcome)
+        elif isinstance(outcome, Stale):
+            self.stale += 1
+        elif isinstance(outcome, Illegal):
+            self.illegal += 1
+            log.error("job.illegal_transition", job=job, before=outcome.before, after=outcome.after, why=outcome.reason)
+        return outcome
+
+    def set(self, job: int, **values: object) -> None:
+        """Change columns that are no matter of decision (figures, class, queue)."""
+        self._rows[job] = msgspec.structs.replace(self._rows[job], **values)
+
+    def flush(self) -> None:
+        """Write everything, and say it."""
+        changes = {job: _difference(self._before[job], row) for job, row in self._rows.items()}
+        jobs.update_many(self._batch.tx, {job: values for job, values in changes.items() if values})
+        if self._lines:
+            history.append(self._batch.tx, [self._history(job, line) for job, line in self._lines])
+            publish_changes(self._batch, [self._change(job, line) for job, line in self._lines])
+        if self._attempts:
+            attempts.update_many(self._batch.tx, self._attempts)
+        self._hints()
+        self._bind()
+        self._send_orders()
+
+    # -- keeping ------------------------------------------------------------------------------------------------
+
+    def _keep(self, row: JobRow, decision: Decision) -> None:
+        values: dict[str, object] = dict(decision.changes())
+        for line in decision.lines:
+            self._lines.append((row.id, line))
+            self._derive(row, line, values)
+        self._rows[row.id] = row = msgspec.structs.replace(row, **values)
+        for effect in decision.effects:
+            self._effect(row, effect)
+
+    def _derive(self, row: JobRow, line: Line, values: dict[str, object]) -> None:
+        if line.status is JobStatus.RUNNING and line.attempt and line.attempt == values.get("attempt", row.attempt):
+            attempt = self._attempts.setdefault((row.id, line.attempt), {})
+            if "started" not in attempt:
+                attempt["started"] = values["started"] = line.time
+        if line.status in FINAL - {JobStatus.DELETED}:
+            values["ended"] = line.time
+        elif line.status in {JobStatus.RESCHEDULED, JobStatus.WAITING}:
+            values.update(ended=None, started=None, exit_code=None, signal=None)
+
+    def _effect(self, row: JobRow, effect: object) -> None:
+        match effect:
+            case ReleaseToQueue() | LeaveQueue():
+                if row.queue_id is not None:
+                    self._waiting.add(row.queue_id)
+            case Optimize():
+                self._optimize.append(row)
+            case SendControl():
+                self._ordered.append((row.id, effect))
+            case BindOutputs():
+                self._outputs.append((row, effect))
+            case Account():
+                self._account(row, effect)
+
+    def _account(self, row: JobRow, end: Account) -> None:
+        values = self._attempts.setdefault((row.id, end.attempt), {})
+        values.update(ended=end.time, outcome=end.outcome.value, reason=end.reason)
+        if end.reported:
+            figures = usage_columns(end.usage)
+            values.update(exit_code=end.exit_code, signal=end.signal, **figures)
+            self._rows[row.id] = msgspec.structs.replace(
+                self._rows[row.id], exit_code=end.exit_code, signal=end.signal, **figures
+            )
+
+    # -- writing ------------------------------------------------------------------------------------------------
+
+    def _history(self, job: int, line: Line) -> HistoryRow:
+        return HistoryRow(job, line.attempt, line.time, line.status, line.minor, self._source, line.cause)
+
+    def _change(self, job: int, line: Line) -> JobChange:
+        row = self._rows[job]
+        return JobChange(
+            job=job,
+            status=line.status,
+            minor=line.minor,
+            attempt=line.attempt,
+            time=line.time,
+            owner=row.owner,
+            group=row.grp,
+            site=row.site,
+            pilot=row.pilot,
+            source=self._source,
+            cause=line.cause,
+        )
+
+    def _hints(self) -> None:
+        if self._waiting:
+            self._batch.publish(WorkWaiting(queues=tuple(sorted(self._waiting))))
+        for row in self._optimize:
+            self._batch.publish(JobsReceived(submission=row.submission, first=row.id, count=1))
+
+    def _bind(self) -> None:
+        if self._outputs:
+            sandboxes.bind_outputs(
+                self._batch.tx,
+                [(row.id, effect.attempt, row.owner, effect.outputs) for row, effect in self._outputs],
+                self._batch.now,
+            )
+
+    def _send_orders(self) -> None:
+        by_pilot: dict[str, list[Order]] = {}
+        for job, order in self._ordered:
+            by_pilot.setdefault(order.pilot, []).append(
+                Order(job=job, attempt=order.attempt, action=order.action, reason=order.reason)
+            )
+        for pilot, some in by_pilot.items():
+            orders.add(self._batch.tx, pilot, some, self._batch.now)
+            self._batch.tell(pilot, ControlJobs(orders=tuple(some)))
+
+
+def view_of(row: JobRow) -> JobView:
+    """What a decision sees of a row."""
+    return JobView(**{name: getattr(row, name) for name in _VIEW})
+
+
+def usage_columns(usage: Usage) -> dict[str, object]:
+    """A usage as columns of ``jobs`` and ``attempts``."""
+    return {
+        "cpu_seconds": usage.cpu_seconds,
+        "wall_seconds": usage.wall_seconds,
+        "memory_mb": usage.memory_mb,
+        "disk_mb": usage.disk_mb,
+        "processors": usage.processors,
+    }
+
+
+def publish_changes(batch: Batch, changes: list[JobChange]) -> None:
+    """Say what changed, in events of bounded size."""
+    for start in range(0, len(changes), EVENT_CHANGES):
+        batch.publish(JobsChanged(changes=tuple(changes[start : start + EVENT_CHANGES])))
+
+
+def _difference(before: JobRow, after: JobRow) -> Mapping[str, object]:
+    if before is after:
+        return {}
+    return {
+        name: value for name in JobRow.__struct_fields__ if (value := getattr(after, name)) != getattr(before, name)
+    }

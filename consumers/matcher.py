@@ -1,0 +1,169 @@
+"""matcher: gives waiting jobs to pilots. The shell around :mod:`consumers.domain.choose`.
+
+Promises: only the leader consumes, and each claim transaction checks its epoch, so a paused old leader does no harm;
+claims, leases, parked requests and answers of a batch are one commit. The index is fed from the store; events are
+hints; every :data:`RECONCILE_SECONDS` it is put right. Memory grows with classes and queues, not with jobs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import ClassVar
+
+import structlog
+
+from broker.publisher import Letter
+from broker.subscriber import Admitted
+from schemas.messages.event import WorkWaiting
+from schemas.messages.pilot import RequestMatch
+from schemas.messages.service import MatchResponse
+from schemas.registry import by_name
+
+from .batch import Batch, Consumer
+from .changes import Changes
+from .directory import Directory
+from .domain.facts import Unroutable
+from .matching import Asked, Matching
+from .outcome import ACK, DeadLetter, Outcome
+from .settings import LeaseSettings
+from .store import leader, parked, pilots
+from .store.errors import NotLeader
+
+ROLE = "matcher"
+
+LEAD_SECONDS = 5.0
+"""A leader that was not heard of for so long is replaced."""
+
+RENEW_SECONDS = 1.0
+"""How often the leader says that it leads, and a standby asks: takeover within six seconds."""
+
+RECONCILE_SECONDS = 30.0
+"""How old a lost hint can grow."""
+
+log = structlog.get_logger(__name__)
+
+
+class Matcher(Consumer):
+    """The consumer.
+
+    Args:
+        settings: times.
+        directory: registry (site mask).
+        holder: this process's name for leadership.
+    """
+
+    name = "matcher"
+    handlers: ClassVar = {RequestMatch: "", WorkWaiting: ""}
+
+    def __init__(self, settings: LeaseSettings, directory: Directory, holder: str) -> None:
+        self._settings = settings
+        self._directory = directory
+        self._holder = holder
+        self._epoch: int | None = None
+        self._matching: Matching | None = None
+        self._next_look = 0.0
+        self._next_reconcile = 0.0
+        self._returned: list[Letter] = []
+
+    # -- leadership ---------------------------------------------------------------------------------------------
+
+    def wants_queues(self) -> bool:
+        """Only the leader reads."""
+        return self._matching is not None
+
+    def due_in(self, now: float) -> float | None:
+        """Leadership, deadlines of parked requests, returned answers."""
+        if self._returned:
+            return 0.0
+        deadline = self._matching.next_deadline() if self._matching is not None else None
+        return min(self._next_look, deadline or self._next_look) - now
+
+    def chores(self, batch: Batch) -> None:
+        """Lead or try to; then look after what waits."""
+        now = batch.now
+        if now >= self._next_look:
+            self._next_look = now + RENEW_SECONDS
+            self._lead(batch)
+        if self._matching is None:
+            self._returned.clear()
+            return
+        self._take_back(batch)
+        self._matching.answer_overdue(batch)
+
+    def _lead(self, batch: Batch) -> None:
+        epoch = leader.acquire_or_renew(batch.tx, ROLE, self._holder, batch.now, LEAD_SECONDS)
+        if epoch is None:
+            if self._matching is not None:
+                log.warning("matcher.lost_leadership", epoch=self._epoch)
+            self._epoch, self._matching = None, None
+            return
+        if epoch != self._epoch or self._matching is None:
+            log.info("matcher.leads", epoch=epoch, holder=self._holder)
+            self._epoch = epoch
+            self._matching = Matching(self._settings, self._directory)
+            self._matching.load(batch)
+            self._next_reconcile = batch.now + RECONCILE_SECONDS
+        elif batch.now >= self._next_reconcile:
+            self._matching.reconcile(batch)
+            self._next_reconcile = batch.now + RECONCILE_SECONDS
+
+    def on_rollback(self) -> None:
+        """The index may tell of claims that were undone: build it anew."""
+        self._matching = None
+        self._next_look = 0.0
+
+    # -- requests and hints -------------------------------------------------------------------------------------
+
+    def handle(self, batch: Batch, messages: Sequence[Admitted]) -> list[Outcome]:
+        """Match all requests of a batch, and those parked ones that its hints concern."""
+        matching = self._matching
+        if matching is None or self._epoch is None:
+            raise NotLeader(ROLE)
+        leader.check(batch.tx, ROLE, self._epoch, batch.now)
+        hinted: set[int] = set()
+        asked: list[Asked] = []
+        outcomes: list[Outcome] = []
+        for message in messages:
+            match message.verified.message:
+                case WorkWaiting(queues=queues):
+                    hinted.update(queues)
+                    outcomes.append(ACK)
+                case RequestMatch() as request:
+                    asked.append(Asked.of(message, request, batch.now))
+                    outcomes.append(ACK)
+                case _:
+                    outcomes.append(DeadLetter("neither match.request nor work.waiting"))
+        matching.serve(batch, asked, hinted)
+        if asked:
+            offers = {one.client: (one.identity, one.request.offer) for one in asked}
+            pilots.asked(batch.tx, offers, batch.now)
+        return outcomes
+
+    # -- answers that came back ---------------------------------------------------------------------------------
+
+    def on_returned(self, letter: Letter) -> None:
+        """A match whose pilot is gone is released at once, uncharged."""
+        if letter.name == "match.response.v1":
+            self._returned.append(letter)
+
+    def _take_back(self, batch: Batch) -> None:
+        returned, self._returned = self._returned, []
+        if not returned:
+            return
+        changes = Changes(batch, self.name)
+        responses = [(letter, by_name(letter.name).decode(letter.payload)) for letter in returned]
+        lost = [
+            (match.job, match.attempt, letter.audience)
+            for letter, response in responses
+            if isinstance(response, MatchResponse)
+            for match in response.matches
+        ]
+        changes.load({job for job, _, _ in lost})
+        for job, attempt, client in lost:
+            changes.decide(job, Unroutable(attempt, client))
+        changes.flush()
+        parked.remove_clients(batch.tx, {letter.audience for letter in returned})
+        if self._matching is not None:
+            self._matching.forget({letter.audience for letter in returned})
+            queues = {row.queue_id for job, _, _ in lost if (row := changes.get(job)) is not None}
+            self._matching.serve(batch, [], {queue for queue in queues if queue is not None})

@@ -1,0 +1,424 @@
+"""One leadership's worth of matching: the index, the parked requests, the pages of job ids.
+
+Made anew by each takeover from the store; changed only by the leading matcher's thread, inside its transactions.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections import deque
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass, field
+
+import msgspec
+
+from broker.subscriber import Admitted
+from schemas.job import JobStatus
+from schemas.messages.common import MAX_INLINE_BYTES, InputFile, SandboxFile
+from schemas.messages.event import JobChange, ProxyWanted
+from schemas.messages.pilot import RequestMatch
+from schemas.messages.service import Match, MatchResponse
+
+from .batch import Batch
+from .changes import publish_changes
+from .directory import Directory
+from .domain.choose import Choice, NoMatch, reserve, why_not
+from .domain.index import Index
+from .domain.parked import ParkedIndex
+from .domain.requirements import Requirements
+from .settings import LeaseSettings
+from .store import jobs, parked, queues, sandboxes
+from .store.rows import Claim, Claimed
+
+PAGE = 256
+"""Job ids fetched at once for a queue: a page costs one indexed read."""
+
+ROUNDS = 4
+"""Claims that failed (killed meanwhile) are replaced by other jobs in so many rounds; then the pilot waits parked."""
+
+MIN_PROXY_SECONDS = 900.0
+"""A proxy that a pilot holds is good for another job if it lives at least so long."""
+
+MAX_REASONS = 10
+"""Reasons in an empty answer."""
+
+Key = tuple[str, str]
+"""(client, slot)"""
+
+
+@dataclass(slots=True)
+class Asked:
+    """A request at work: new or parked."""
+
+    client: str
+    identity: str
+    request: RequestMatch
+    correlation: str
+    since: float
+    deadline: float
+    message: Admitted | None = None
+    choices: list[tuple[Choice, int]] = field(default_factory=list)
+    claimed: list[Claimed] = field(default_factory=list)
+    csr_of: dict[tuple[str, str], int] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, message: Admitted, request: RequestMatch, now: float) -> Asked:
+        """A request that just came."""
+        return cls(
+            client=message.client,
+            identity=message.principal.identity,
+            request=request,
+            correlation=message.verified.header.jti,
+            since=now,
+            deadline=now + request.wait_seconds,
+            message=message,
+        )
+
+    @property
+    def key(self) -> Key:
+        """What a newer request replaces."""
+        return self.client, self.request.slot
+
+    @property
+    def wanted(self) -> int:
+        """Jobs still wanted."""
+        return self.request.jobs - len(self.claimed)
+
+
+class Matching:
+    """The leader's memory.
+
+    Args:
+        settings: times.
+        directory: registry (site mask).
+    """
+
+    def __init__(self, settings: LeaseSettings, directory: Directory) -> None:
+        self._settings = settings
+        self._directory = directory
+        self._index = Index()
+        self._parked: ParkedIndex[Key] = ParkedIndex()
+        self._waiting: dict[Key, Asked] = {}
+        self._deadlines: list[tuple[float, Key]] = []
+        self._pages: dict[tuple[int, int], deque[int]] = {}
+        self._contents: dict[str, bytes] = {}
+        self._contents_bytes = 0
+
+    # -- from the store -----------------------------------------------------------------------------------------
+
+    def load(self, batch: Batch) -> None:
+        """Everything, at a takeover."""
+        self.reconcile(batch)
+        for row in parked.all_rows(batch.tx):
+            request = msgspec.json.decode(row.request, type=RequestMatch)
+            self._keep(Asked(row.client, row.identity, request, row.cid, row.since, row.deadline))
+        self.serve(batch, [], set(self._index))
+
+    def reconcile(self, batch: Batch) -> None:
+        """Put the counts of all queues right."""
+        self._mask_sites()
+        counts = queues.waiting_counts(batch.tx)
+        self._learn(batch, counts.keys() - set(self._index))
+        for queue_id in list(self._index):
+            if queue_id in counts:
+                self._index.set_counts(queue_id, counts[queue_id])
+            else:
+                self._index.drop_queue(queue_id)
+        self._pages.clear()
+
+    def _mask_sites(self) -> None:
+        sites = self._directory.registry().sites
+        usable = {name for name, site in sites.items() if site.usable}
+        self._index.set_usable_sites(usable if sites else None)
+
+    def _learn(self, batch: Batch, ids: Collection[int]) -> None:
+        for row in queues.load(batch.tx, ids):
+            self._index.add_queue(row.id, Requirements.from_json(row.requirements), row.grp, row.owner)
+
+    def _refresh(self, batch: Batch, ids: Collection[int]) -> None:
+        if not ids:
+            return
+        self._learn(batch, [queue_id for queue_id in ids if queue_id not in self._index])
+        counts = queues.waiting_counts(batch.tx, ids)
+        for queue_id in ids:
+            if queue_id in self._index:
+                self._index.set_counts(queue_id, counts.get(queue_id, {}))
+        for page in [page for page in self._pages if page[0] in ids]:
+            del self._pages[page]
+
+    # -- serving ------------------------------------------------------------------------------------------------
+
+    def serve(self, batch: Batch, asked: Sequence[Asked], hinted: Collection[int]) -> None:
+        """Answer requests, and those parked ones for which the hinted queues have work."""
+        self._refresh(batch, hinted)
+        newest = {one.key: one for one in asked}
+        for key in newest:
+            self._drop(key)
+        at_work = [*self._concerned(hinted), *newest.values()]
+        spoken_for: set[int] = set()
+        for _ in range(ROUNDS):
+            if not self._round(batch, at_work, spoken_for):
+                break
+        self._answer(batch, at_work, known={one.key for one in newest.values()})
+
+    def _concerned(self, hinted: Collection[int]) -> list[Asked]:
+        """Parked requests that fit a hinted queue, longest waiting first."""
+        keys: dict[Key, None] = {}
+        usable = self._index.classes.usable_sites
+        for queue_id in hinted:
+            if queue_id not in self._index:
+                continue
+            queue = self._index.queue(queue_id)
+            left = queue.waiting
+            for key in self._parked.candidates(queue.requirements, queue.owner.name, usable):
+                if left <= 0:
+                    break
+                keys[key] = None
+                left -= self._waiting[key].request.jobs
+        return sorted((self._waiting[key] for key in keys), key=lambda one: one.since)
+
+    def _round(self, batch: Batch, at_work: Iterable[Asked], spoken_for: set[int]) -> bool:
+        """Choose, page and claim once; whether another round could help."""
+        for one in at_work:
+            if one.wanted > 0:
+                self._choose(batch, one, spoken_for)
+        picks = [(one, choice, job) for one in at_work for choice, job in one.choices]
+        if not picks:
+            return False
+        claims = [
+            Claim(job, one.client, one.request.offer.site, batch.now + self._settings.accept) for one, _, job in picks
+        ]
+        claimed = {done.job: done for done in jobs.claim(batch.tx, claims, batch.now)}
+        missed = False
+        for one, choice, job in picks:
+            if job in claimed:
+                one.claimed.append(claimed[job])
+            else:
+                missed = True
+                if choice.queue_id in self._index:
+                    self._index.refund(choice.queue_id)
+        for one in at_work:
+            one.choices = []
+        return missed
+
+    def _choose(self, batch: Batch, one: Asked, spoken_for: set[int]) -> None:
+        chosen = reserve(one.request.offer, self._index, batch.now, one.wanted)
+        if isinstance(chosen, NoMatch):
+            return
+        blocked = False
+        for choice in chosen:
+            queue = self._index.queue(choice.queue_id)
+            if blocked or not self._has_proxy(one, queue.owner.name, queue.group.name, batch.now):
+                blocked = True  # no certificate request is left for another owner: he waits for the next request
+                self._index.put_back(choice.queue_id, choice.priority, choice.oldest)
+                continue
+            job = self._next_job(batch, choice, spoken_for)
+            if job is None:
+                self._index.refund(choice.queue_id)
+                continue
+            spoken_for.add(job)
+            one.choices.append((choice, job))
+
+    @staticmethod
+    def _has_proxy(one: Asked, owner: str, group: str, now: float) -> bool:
+        """Whether the pilot holds this owner's proxy, or one of its certificate requests can be used for it."""
+        if (owner, group) in one.csr_of:
+            return True
+        for held in one.request.holds:
+            if held.owner == owner and held.group == group and held.not_after - now > MIN_PROXY_SECONDS:
+                one.csr_of[owner, group] = -1
+                return True
+        used = sum(1 for place in one.csr_of.values() if place >= 0)
+        if used >= len(one.request.csrs):
+            return False
+        one.csr_of[owner, group] = used
+        return True
+
+    def _next_job(self, batch: Batch, choice: Choice, spoken_for: set[int]) -> int | None:
+        page = self._pages.setdefault((choice.queue_id, choice.priority), deque())
+        while True:
+            while page:
+                job = page.popleft()
+                if job not in spoken_for:
+                    return job
+            found = queues.head(batch.tx, choice.queue_id, choice.priority, PAGE, spoken_for)
+            if not found:
+                self._refresh(batch, [choice.queue_id])
+                return None
+            page.extend(job for job, _ in found)
+
+    # -- answering ----------------------------------------------------------------------------------------------
+
+    def _answer(self, batch: Batch, at_work: Sequence[Asked], known: Collection[Key]) -> None:
+        changed: list[JobChange] = []
+        contents = self._inline(batch, [claimed for one in at_work for claimed in one.claimed])
+        park: list[Asked] = []
+        unpark: list[Key] = []
+        for one in at_work:
+            if one.claimed:
+                self._respond(batch, one, contents)
+                changed.extend(_matched(claimed, one, batch.now) for claimed in one.claimed)
+                if one.key in self._waiting:
+                    unpark.append(one.key)
+            elif one.key in known:
+                if one.deadline > batch.now:
+                    park.append(one)
+                else:
+                    unpark.append(one.key)
+                    self._say_why_not(batch, one)
+        if changed:
+            publish_changes(batch, changed)
+        # A request that was answered at once replaces an older parked one of its slot, too.
+        unpark.extend(one.key for one in at_work if one.claimed and one.key in known)
+        parked.remove(batch.tx, set(unpark))
+        for key in unpark:
+            self._drop(key)
+        parked.put(
+            batch.tx,
+            [
+                parked.ParkedRow(
+                    one.client,
+                    one.request.slot,
+                    one.identity,
+                    msgspec.json.encode(one.request),
+                    one.correlation,
+                    one.since,
+                    one.deadline,
+                )
+                for one in park
+            ],
+        )
+        for one in park:
+            self._keep(one)
+
+    def _respond(self, batch: Batch, one: Asked, contents: dict[str, bytes]) -> None:
+        wanted: set[tuple[str, str]] = set()
+        matches = []
+        for claimed in one.claimed:
+            place = one.csr_of[claimed.owner, claimed.grp]
+            if place >= 0 and (claimed.owner, claimed.grp) not in wanted:
+                wanted.add((claimed.owner, claimed.grp))
+                self._order_proxy(batch, one, claimed, place)
+            matches.append(_match(claimed, place, contents))
+        response = MatchResponse(slot=one.request.slot, matches=tuple(matches))
+        if one.message is not None:
+            batch.answer(one.message, response)
+        else:
+            batch.tell(one.client, response, one.correlation)
+
+    def _order_proxy(self, batch: Batch, one: Asked, claimed: Claimed, place: int) -> None:
+        batch.publish(
+            ProxyWanted(
+                client=one.client,
+                reply_to=one.client,
+                job=claimed.job,
+                attempt=claimed.attempt,
+                owner=claimed.owner,
+                group=claimed.grp,
+                csr=one.request.csrs[place],
+            )
+        )
+
+    def _say_why_not(self, batch: Batch, one: Asked) -> None:
+        reasons = NoMatch(why_not(one.request.offer, self._index)).texts()[:MAX_REASONS]
+        response = MatchResponse(slot=one.request.slot, reasons=reasons)
+        if one.message is not None:
+            batch.answer(one.message, response)
+        else:
+            batch.tell(one.client, response, one.correlation)
+
+    def _inline(self, batch: Batch, claimed: Sequence[Claimed]) -> dict[str, bytes]:
+        """Contents of small sandbox files, from memory or the store."""
+        wanted = {
+            file.sha256: file.size
+            for one in claimed
+            if one.files != b"[]"
+            for file in msgspec.json.decode(one.files, type=tuple[SandboxFile, ...])
+            if file.size <= MAX_INLINE_BYTES
+        }
+        missing = [sha256 for sha256 in wanted if sha256 not in self._contents]
+        if missing:
+            if self._contents_bytes > 256 * MAX_INLINE_BYTES:
+                self._contents.clear()
+                self._contents_bytes = 0
+                missing = list(wanted)
+            fetched = sandboxes.contents(batch.tx, missing)
+            self._contents.update(fetched)
+            self._contents_bytes += sum(map(len, fetched.values()))
+        return self._contents
+
+    # -- parked requests ----------------------------------------------------------------------------------------
+
+    def next_deadline(self) -> float | None:
+        """When the next parked request must be answered."""
+        return self._deadlines[0][0] if self._deadlines else None
+
+    def answer_overdue(self, batch: Batch) -> None:
+        """Tell those that waited in vain why."""
+        overdue: list[Key] = []
+        while self._deadlines and self._deadlines[0][0] <= batch.now:
+            deadline, key = heapq.heappop(self._deadlines)
+            one = self._waiting.get(key)
+            if one is not None and one.deadline == deadline:
+                self._say_why_not(batch, one)
+                overdue.append(key)
+        if overdue:
+            parked.remove(batch.tx, set(overdue))
+            for key in overdue:
+                self._drop(key)
+
+    def forget(self, clients: Collection[str]) -> None:
+        """These clients are gone."""
+        for key in [key for key in self._waiting if key[0] in clients]:
+            self._drop(key)
+
+    def _keep(self, one: Asked) -> None:
+        one.message = None
+        one.csr_of = {}
+        self._waiting[one.key] = one
+        self._parked.add(one.key, one.request.offer)
+        heapq.heappush(self._deadlines, (one.deadline, one.key))
+
+    def _drop(self, key: Key) -> None:
+        if self._waiting.pop(key, None) is not None:
+            self._parked.remove(key)
+
+
+def _match(claimed: Claimed, csr: int, contents: dict[str, bytes]) -> Match:
+    files = msgspec.json.decode(claimed.files, type=tuple[SandboxFile, ...]) if claimed.files != b"[]" else ()
+    total = 0
+    carried = []
+    for file in files:
+        content = contents.get(file.sha256) if total + file.size <= MAX_INLINE_BYTES else None
+        if content is not None:
+            total += file.size
+            file = msgspec.structs.replace(file, content=content)  # noqa: PLW2901 - the same file, with its bytes
+        carried.append(file)
+    data = msgspec.json.decode(claimed.data, type=tuple[InputFile, ...]) if claimed.data != b"[]" else ()
+    return Match(
+        job=claimed.job,
+        attempt=claimed.attempt,
+        owner=claimed.owner,
+        group=claimed.grp,
+        lease_until=claimed.lease_until,
+        run_lease=claimed.lease_seconds,
+        description=msgspec.Raw(claimed.description),
+        files=tuple(carried),
+        data=data,
+        csr=csr,
+    )
+
+
+def _matched(claimed: Claimed, one: Asked, now: float) -> JobChange:
+    return JobChange(
+        job=claimed.job,
+        status=JobStatus.MATCHED,
+        attempt=claimed.attempt,
+        time=now,
+        owner=claimed.owner,
+        group=claimed.grp,
+        site=one.request.offer.site,
+        pilot=one.client,
+        source="matcher",
+        cause="matched",
+    )
