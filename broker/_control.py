@@ -57,6 +57,8 @@ class Control:
             BrokerUnavailableError: no answer within ``timeout`` seconds, or the connection was lost meanwhile.
             ConnectionClosedError: the connection was closed on our side.
         """
+        if self._closed:
+            raise ConnectionClosedError
         future: Future[Answer] = Future()
         self._loop.post(lambda: self._enqueue(operation, future))
         try:

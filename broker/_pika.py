@@ -10,6 +10,7 @@ Should a later pika rename what is overridden here, both fall back to pika's own
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
@@ -71,5 +72,8 @@ class TolerantProperties(spec.BasicProperties):  # type: ignore[misc]  # pika ha
 
 
 def teach() -> None:
-    """Makes pika decode with :class:`TolerantProperties`."""
+    """Makes pika decode with :class:`TolerantProperties`, and keeps it from logging what we report ourselves."""
     spec.props[spec.Basic.INDEX] = TolerantProperties
+    logger = logging.getLogger("pika")
+    if logger.level == logging.NOTSET:  # somebody who looks for a fault in pika may set it
+        logger.setLevel(logging.CRITICAL)  # else five errors with stack traces for every refused connect

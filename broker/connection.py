@@ -207,6 +207,8 @@ class Connection:
         intake = Intake(wakeup)
         consumer = Consumer(self._loop, wish, intake, lambda: next(self._epochs))
         self._loop.post(lambda: self._admit(consumer))
+        if self._state is State.CLOSED:  # then nobody runs what was posted
+            intake.close()
         return Subscription(queue, self._loop, consumer, intake, self._forget)
 
     def declare_exchange(self, exchange: str, kind: str = "topic", *, timeout: float = 10.0) -> None:
