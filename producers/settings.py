@@ -1,4 +1,4 @@
-"""Settings of a user's tools: a frozen value made once by the composition root and passed in as ``ctx.obj``."""
+"""Settings of a user's tools: frozen values, made by ``compose.settings`` from one TOML file and the environment."""
 
 from __future__ import annotations
 
@@ -7,6 +7,23 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+
+@dataclass(frozen=True, slots=True)
+class BrokerSettings:
+    """How to reach one deployment (section ``[broker]``)."""
+
+    host: str
+    port: int
+    ca_file: Path
+    """Authority of the broker's TLS certificate (PEM)."""
+    name: str
+    """The deployment's name: the audience of logins."""
+    gatekeeper: str
+    """Canonical DN of the gatekeeper, the one service that is known beforehand."""
+    server_name: str = ""
+    """Name that the broker's certificate must carry; empty means ``host``."""
+    virtual_host: str = "/"
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,3 +40,9 @@ class UserSettings:
     """The private key to it."""
     proxy_path: Path | None = None
     """The proxy file that commands use and ``proxy init`` writes."""
+    group: str = ""
+    """Group to act for; empty lets the gatekeeper choose."""
+    broker: BrokerSettings | None = None
+    """The deployment; None where none is configured, which is enough for all that stays on this machine."""
+    origin: Path | None = None
+    """The file that this was read from, for messages."""

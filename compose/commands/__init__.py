@@ -1,0 +1,1 @@
+"""Commands that put the house together: the private stack."""

@@ -1,0 +1,72 @@
+"""From settings and a proxy file to an open session."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from .credentials import ca_directory, proxy_path, voms_directory
+from .errors import NoProxyError, NotConfiguredError, ProxyExpiredError, explained
+
+if TYPE_CHECKING:
+    import datetime as dt
+
+    from broker.identity import Credential
+    from broker.session import Session
+
+    from .settings import UserSettings
+
+CONNECTION_NAME = "pilotage client"
+
+
+def load_proxy(settings: UserSettings, now: dt.datetime) -> Credential:
+    """The user's proxy.
+
+    Raises:
+        NoProxyError: no file there.
+        ProxyExpiredError: it is over, or its own certificate is.
+        CredentialError: unreadable.
+    """
+    from broker.identity import load_credential
+
+    path = proxy_path(settings)
+    if not path.exists():
+        raise NoProxyError(f"there is no proxy at {path}: run 'pilotage proxy init'")
+    credential = load_credential(path)
+    ends = end_of(credential)
+    if ends <= now:
+        raise ProxyExpiredError(f"the proxy expired at {ends:%Y-%m-%d %H:%M} UTC: run 'pilotage proxy init'")
+    return credential
+
+
+def end_of(credential: Credential) -> dt.datetime:
+    """When the first certificate of its chain ends (UTC)."""
+    from broker.identity import parse_certificate
+
+    return min(parse_certificate(der).x509.not_valid_after_utc for der in credential.ders)
+
+
+def open_session(settings: UserSettings, credential: Credential, timeout: float) -> Session:
+    """Log in.
+
+    Raises:
+        NotConfiguredError: no deployment in the settings.
+        NotAllowedError: the login is refused.
+        AwayError: no broker there.
+        TimedOutError: no gatekeeper there.
+    """
+    broker = settings.broker
+    if broker is None:
+        raise NotConfiguredError
+    from broker.session import Session, SessionSettings
+    from broker.transport import Endpoint
+
+    endpoint = Endpoint(broker.host, broker.port, broker.ca_file, broker.server_name or None, broker.virtual_host)
+    where = SessionSettings(endpoint, broker.name, ca_directory(settings), broker.gatekeeper, voms_directory(settings))
+    with explained():
+        session = Session(where, credential, group=settings.group, name=CONNECTION_NAME)
+        try:
+            session.open(timeout)
+        except BaseException:
+            session.close(0)
+            raise
+    return session
