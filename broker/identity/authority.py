@@ -164,7 +164,7 @@ class Authority:
         builder = (
             x509.CertificateRevocationListBuilder()
             .issuer_name(ca.subject)
-            .last_update(max(start - BACKDATE, ca.not_valid_before_utc))
+            .last_update(start - BACKDATE)
             .next_update(start + lifetime if lifetime is not None else ca.not_valid_after_utc)
             .add_extension(x509.CRLNumber(int(start.timestamp())), critical=False)
         )

@@ -62,7 +62,9 @@ class Certificate:
     x509: x509.Certificate
     serial: int
     issuer: tuple[Rdn, ...]
+    issuer_der: bytes
     subject: tuple[Rdn, ...]
+    subject_der: bytes
     spki: bytes
     extensions: dict[str, Extension] = field(repr=False)
     is_ca: bool
@@ -131,8 +133,7 @@ def parse_certificate(encoded: bytes) -> Certificate:
         IdentityError: malformed, not version 3, or with an extension twice.
     """
     try:
-        parsed = x509.load_der_x509_certificate(encoded)
-        return _read(encoded, parsed)
+        return _read(encoded)
     except der.DerError as error:
         raise IdentityError(f"malformed certificate: {error}") from None
     except (ValueError, TypeError, x509.InvalidVersion):
@@ -140,24 +141,26 @@ def parse_certificate(encoded: bytes) -> Certificate:
         raise IdentityError("malformed certificate") from None
 
 
-def _read(encoded: bytes, parsed: x509.Certificate) -> Certificate:
+def _read(encoded: bytes) -> Certificate:
     outer = der.read_exactly(encoded, der.SEQUENCE).children()
     if len(outer) != 3:
         raise der.DerError("not a certificate")
     fields = outer[0].expect(der.SEQUENCE).children()
-    if len(fields) < 8 or fields[0].encoded != b"\xa0\x03\x02\x01\x02":
+    if len(fields) < 7 or fields[0].encoded != b"\xa0\x03\x02\x01\x02":
         raise der.DerError("not version 3")
     serial = der.integer(fields[1])
-    # RFC 5280 §4.1.2.2: positive, at most 20 octets. Zero occurs in old proxies and does no harm.
-    if serial < 0 or serial.bit_length() > 160:
+    # RFC 5280 §4.1.2.2: positive, at most 20 octets.
+    if serial <= 0 or serial.bit_length() > 160:
         raise der.DerError("serial number out of range")
     extensions = _read_extensions(fields[7:])
     return Certificate(
         der=encoded,
-        x509=parsed,
+        x509=x509.load_der_x509_certificate(encoded),
         serial=serial,
         issuer=read_name(fields[3]),
+        issuer_der=fields[3].encoded,
         subject=read_name(fields[5]),
+        subject_der=fields[5].encoded,
         spki=fields[6].encoded,
         extensions=extensions,
         is_ca=_says_ca(extensions.get(OID_BASIC_CONSTRAINTS)),

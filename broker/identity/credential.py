@@ -191,9 +191,9 @@ def _without_keys(data: bytes) -> bytes:
 
 def _from_leaf(leaf: Certificate, certificates: Sequence[Certificate]) -> list[Certificate]:
     """Order a chain from the leaf upwards by issuer; roots are left out, everybody has them."""
-    by_subject = {item.x509.subject.public_bytes(): item for item in certificates}
+    by_subject = {item.subject_der: item for item in certificates}
     chain = [leaf]
-    while (issuer := by_subject.pop(chain[-1].x509.issuer.public_bytes(), None)) is not None:
+    while (issuer := by_subject.pop(chain[-1].issuer_der, None)) is not None:
         if issuer.is_self_issued:
             break
         chain.append(issuer)

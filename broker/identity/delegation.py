@@ -30,7 +30,7 @@ from .certificate import (
 )
 from .credential import Credential
 from .errors import IdentityError
-from .keys import MIN_RSA_BITS, PrivateKey, PublicKey, check_public_key, public_bytes
+from .keys import MIN_RSA_BITS, PrivateKey, PublicKey, certificate_key, check_public_key, public_bytes
 from .proxy import order_chain
 from .proxy_info import INHERIT_ALL, LIMITED, ProxyCertInfo
 
@@ -155,7 +155,7 @@ class _Bounds:
 
 def _bounds(path: Sequence[Certificate]) -> _Bounds:
     """Collect the bounds of a path from the end entity down; what cannot be verified later is refused here."""
-    left, limited = MAX_CERTIFICATES, False
+    left, limited = MAX_CERTIFICATES - 1, False
     for proxy in path[1:]:
         info = ProxyCertInfo.decode(proxy.extensions[OID_PROXY_CERT_INFO].value)
         limited = limited or info.language == LIMITED
@@ -185,14 +185,21 @@ def _issue(
     start = max(now - BACKDATE, bounds.not_before)
     end = min(now + lifetime, bounds.not_after).replace(microsecond=0)
     _check_issuer(issuer, issuer_key, bounds, path_length)
-    if end <= now or start > now:
-        raise IdentityError(f"the issuer's chain or the asked lifetime leaves no time: {issuer.dn}")
+    if bounds.not_after <= now:
+        raise IdentityError(f"expired: the chain of {issuer.dn}")
+    if start > now:
+        raise IdentityError(f"not yet valid: the chain of {issuer.dn}")
+    if end <= now:
+        raise IdentityError("a proxy needs a lifetime of at least a second")
     if any(item.spki == public_bytes(key) for item in path):
         raise IdentityError("a proxy needs a key of its own, not one of its chain")
     language = LIMITED if limited or bounds.limited else INHERIT_ALL
     proxy = _build(key, issuer, issuer_key, start, end, ProxyCertInfo(language, path_length))
     below_root = [item for item in authorities if not item.is_self_issued]
-    return (proxy, *(item.der for item in (*reversed(path), *below_root)))
+    chain = (proxy, *(item.der for item in (*reversed(path), *below_root)))
+    if len(chain) > MAX_CERTIFICATES:
+        raise IdentityError("path length exceeded: nobody would accept a chain this long")
+    return chain
 
 
 def _check_issuer(issuer: Certificate, key: PrivateKey, bounds: _Bounds, path_length: int | None) -> None:
@@ -226,10 +233,20 @@ def _build(
         .not_valid_before(start)
         .not_valid_after(end)
         .add_extension(_key_usage(rsa_key=isinstance(key, rsa.RSAPublicKey)), critical=True)
+        .add_extension(_issuer_key_id(issuer), critical=False)
         .add_extension(x509.UnrecognizedExtension(ObjectIdentifier(OID_PROXY_CERT_INFO), info.encode()), critical=True)
         .sign(issuer_key, hashes.SHA256())
     )
     return certificate.public_bytes(Encoding.DER)
+
+
+def _issuer_key_id(issuer: Certificate) -> x509.AuthorityKeyIdentifier:
+    """Name the issuer's key as it names itself; strict verifiers ask for it (RFC 5280 §4.2.1.1)."""
+    try:
+        own = issuer.x509.extensions.get_extension_for_class(x509.SubjectKeyIdentifier).value
+    except x509.ExtensionNotFound:
+        return x509.AuthorityKeyIdentifier.from_issuer_public_key(certificate_key(issuer.x509))
+    return x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(own)
 
 
 def _key_usage(*, rsa_key: bool) -> x509.KeyUsage:

@@ -138,10 +138,10 @@ def order_chain(
         raise IdentityError(_explain_several(end_entities))
     by_issuer: dict[bytes, Certificate] = {}
     for proxy in proxies:
-        if by_issuer.setdefault(proxy.x509.issuer.public_bytes(), proxy) is not proxy:
+        if by_issuer.setdefault(proxy.issuer_der, proxy) is not proxy:
             raise IdentityError("cannot build chain: two proxies of the same issuer")
     path = [end_entities[0]]
-    while (child := by_issuer.pop(path[-1].x509.subject.public_bytes(), None)) is not None:
+    while (child := by_issuer.pop(path[-1].subject_der, None)) is not None:
         path.append(child)
     if by_issuer:
         raise IdentityError("cannot build chain: a proxy whose issuer is missing, or that is no part of the chain")

@@ -48,6 +48,7 @@ class Crl:
     """One revocation list, and its set of serial numbers made at first use."""
 
     x509: x509.CertificateRevocationList
+    issuer_der: bytes
     last_update: dt.datetime
     next_update: dt.datetime | None
     has_unknown_critical: bool
@@ -59,11 +60,11 @@ class Crl:
 
     def is_signed_by(self, authority: Certificate) -> bool:
         """Tell whether the authority's key made this list, with SHA-2, and was allowed to (cRLSign)."""
-        if OID_KEY_USAGE in authority.extensions:
-            usage = authority.x509.extensions.get_extension_for_class(x509.KeyUsage).value
-            if not usage.crl_sign:
-                return False
         try:
+            if OID_KEY_USAGE in authority.extensions:
+                usage = authority.x509.extensions.get_extension_for_class(x509.KeyUsage).value
+                if not usage.crl_sign:
+                    return False
             if not isinstance(self.x509.signature_hash_algorithm, _CRL_HASHES):
                 return False
             # The stub asks for the union of key kinds that the method itself checks.
@@ -163,6 +164,7 @@ def _parse_crl(data: bytes) -> Crl:
         critical = {item.oid.dotted_string for item in parsed.extensions if item.critical}
         return Crl(
             parsed,
+            parsed.issuer.public_bytes(),
             parsed.last_update_utc,
             parsed.next_update_utc,
             not critical <= _HARMLESS_CRL_EXTENSIONS,

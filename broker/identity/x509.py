@@ -88,12 +88,12 @@ class _Snapshot:
         self.store = Store([item.x509 for item in anchors]) if anchors else None
         self._crls: dict[bytes, list[Crl]] = defaultdict(list)
         for crl in files.crls:
-            self._crls[crl.x509.issuer.public_bytes()].append(crl)
+            self._crls[crl.issuer_der].append(crl)
         self._signed_crl: dict[bytes, Crl | None] = {}
 
     def crl_of(self, authority: Certificate) -> Crl:
         """Return the newest list that this authority signed; signatures are checked once per reading."""
-        name = authority.x509.subject.public_bytes()
+        name = authority.subject_der
         if authority.der not in self._signed_crl:
             signed = [crl for crl in self._crls[name] if crl.is_signed_by(authority)]
             self._signed_crl[authority.der] = max(signed, key=lambda crl: crl.last_update, default=None)
