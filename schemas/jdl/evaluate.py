@@ -26,6 +26,12 @@ MAX_STEPS: Final = 100_000
 MAX_REFERENCES: Final = 20
 """How deep attributes may refer to each other: real texts need two or three."""
 
+MAX_EVALUATION_DEPTH: Final = 100
+"""Nesting of one value through all its references: three Python frames each, far below the recursion limit."""
+
+MAX_NESTING: Final = 8
+"""Lists and records within each other in a result, so that its canonical text can be parsed again."""
+
 Value: TypeAlias = "str | int | float | bool | list[Value] | dict[str, Value] | None"
 """A value; None is ClassAd's ``undefined``."""
 
@@ -55,6 +61,7 @@ class Evaluator:
         self._known: dict[str, tuple[Value, int]] = {}
         self._active: list[str] = []
         self._steps = 0
+        self._depth = 0
         self.unresolved: Name | None = None
         self.resolved_references = 0
 
@@ -65,6 +72,15 @@ class Evaluator:
             EvaluationError: It has none: wrong types, division by zero, a circle of references, too much work.
         """
         self._spend(1, node)
+        if self._depth >= MAX_EVALUATION_DEPTH:
+            raise EvaluationError(node.offset, "The value is nested too deeply", final=True)
+        self._depth += 1
+        try:
+            return self._evaluate(node)
+        finally:
+            self._depth -= 1
+
+    def _evaluate(self, node: Node) -> Value:
         match node:
             case Literal():
                 return self._literal(node)
@@ -245,6 +261,14 @@ def kind_of(value: Value) -> str:
     if isinstance(value, list):
         return "a list"
     return "undefined" if value is None else "a record"
+
+
+def is_nested_deeper(value: object, levels: int) -> bool:
+    """Return whether lists and records of a value lie within each other more than so many levels deep."""
+    if not isinstance(value, (list, dict)):
+        return False
+    inner = value.values() if isinstance(value, dict) else value
+    return levels == 0 or any(is_nested_deeper(item, levels - 1) for item in inner)
 
 
 def _member(value: Value, key: str) -> Value:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from .attributes import LISTS, Attribute, Kind
 from .description import unparse_value
-from .evaluate import EvaluationError, Evaluator, Value, kind_of
+from .evaluate import MAX_NESTING, EvaluationError, Evaluator, Value, is_nested_deeper, kind_of
 from .functions import as_text
 from .tree import Bare, ListOf, Literal, Node, Record
 
@@ -51,6 +51,7 @@ class Reader:
             if error.final:
                 raise
             return written, error.message
+        _refuse_deep(value, node.offset)
         return (written, "it cannot be computed here") if value is None else (value, None)
 
     def _text(self, name: str, node: Node) -> str | None:
@@ -128,7 +129,7 @@ class Reader:
             return [(item.offset, self._pair(item)) for item in node.items]
         value = None if isinstance(node, (Bare, Literal)) else self._evaluate(node)
         if isinstance(value, dict):
-            return [(node.offset, f"{name}={_as_variable(item)}") for name, item in value.items()]
+            return [(node.offset, f"{name}={_as_variable(item, node.offset)}") for name, item in value.items()]
         text = self._text("Environment", node) or ""
         parts = text.split(";") if _SEVERAL_VARIABLES.fullmatch(text) else [text]
         return [(node.offset, part.strip()) for part in parts if part.strip()]
@@ -140,9 +141,15 @@ class Reader:
         if isinstance(node, (Record, ListOf)):
             value = self._evaluator.evaluate(node)
             self._warn(node.offset, f"{name} is {kind_of(value)}; the variable will hold its text", "Environment")
-            return _as_variable(value)
+            return _as_variable(value, node.offset)
         return self._text(name, node) or ""
 
 
-def _as_variable(value: Value) -> str:
+def _as_variable(value: Value, offset: int) -> str:
+    _refuse_deep(value, offset)
     return unparse_value(value) if isinstance(value, (list, dict)) else as_text("" if value is None else value)
+
+
+def _refuse_deep(value: Value, offset: int) -> None:
+    if is_nested_deeper(value, MAX_NESTING):
+        raise EvaluationError(offset, f"Lists and records are nested more than {MAX_NESTING} levels deep")

@@ -13,7 +13,7 @@ from bisect import bisect_right
 import msgspec
 
 MAX_JDL_BYTES = 64 * 1024
-"""The largest text read. Real descriptions have a few KiB; 500 long LFNs fit; parsing stays under 0.1 s."""
+"""The largest text read. Real ones have a few KiB; 500 long LFNs fit; the worst takes under half a second."""
 
 MAX_PROBLEMS = 50
 """Errors reported per text: more than anybody repairs in one go, and bounded output for hostile texts."""

@@ -10,6 +10,8 @@ from hypothesis import strategies as st
 from schemas.jdl import ATTRIBUTES, JobDescription, check, fill_job_id, parse, unparse
 from schemas.jdl.attributes import LOG_LEVELS
 
+SETTINGS = settings(max_examples=200, deadline=None)  # a busy machine is no failure
+
 FRAGMENTS = st.sampled_from(
     [attribute.name for attribute in ATTRIBUTES]
     + ["Parameters", "ParameterStart", "Parameters.A", "X", "%s", "%(A)s", "%n", "%j", "true", "undefined", "strcat("]
@@ -32,17 +34,19 @@ def assert_sound(text: str | bytes) -> None:
         assert check(unparse(job)).jobs == (job,)
 
 
+@SETTINGS
 @given(st.text(max_size=200))
 def test_any_text_gives_jobs_or_errors_inside_the_text(text: str) -> None:
     assert_sound(text)
 
 
+@SETTINGS
 @given(st.binary(max_size=200))
 def test_any_bytes_give_jobs_or_errors_inside_the_text(data: bytes) -> None:
     assert_sound(data)
 
 
-@settings(max_examples=400)
+@SETTINGS
 @given(JDL_LIKE)
 def test_texts_that_look_like_descriptions(text: str) -> None:
     assert_sound(text)
@@ -50,7 +54,7 @@ def test_texts_that_look_like_descriptions(text: str) -> None:
     assert_sound(f"Executable = x; Arguments = {text}")
 
 
-@settings(max_examples=200)
+@SETTINGS
 @given(st.sampled_from([attribute.name for attribute in ATTRIBUTES]), JDL_LIKE, st.integers(1, 30))
 def test_any_value_of_any_attribute_of_parametric_jobs(name: str, value: str, count: int) -> None:
     assert_sound(f"Executable = x; Parameters = {count}; {name} = {value};")
@@ -103,6 +107,7 @@ DESCRIPTIONS = st.builds(
 )
 
 
+@SETTINGS
 @given(DESCRIPTIONS)
 def test_the_canonical_text_says_the_same(description: JobDescription) -> None:
     checked = check(unparse(description))
@@ -112,11 +117,13 @@ def test_the_canonical_text_says_the_same(description: JobDescription) -> None:
     assert check(unparse(description).encode()).jobs == (description,)
 
 
+@SETTINGS
 @given(DESCRIPTIONS, st.integers(1, 10**12))
 def test_filling_in_the_job_id_leaves_none_behind(description: JobDescription, job_id: int) -> None:
     assert "%j" not in repr(fill_job_id(description, job_id))
 
 
+@SETTINGS
 @given(st.integers(1, 40), st.integers(-3, 3), st.integers(-2, 2), st.data())
 def test_slices_are_parts_of_the_whole(count: int, step: int, factor: int, data: st.DataObject) -> None:
     template = parse(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from schemas.jdl import MAX_JDL_BYTES, JobDescription, check
+from schemas.jdl import MAX_JDL_BYTES, JobDescription, check, unparse
 
 
 def one(text: str) -> JobDescription:
@@ -181,7 +181,8 @@ def test_unknown_escapes_drop_the_backslash_with_a_warning() -> None:
 @pytest.mark.parametrize(
     "unit",
     ["[", "{", "(", '"\\', '"', "'", "/*", "/", "A=[", "A={", "A=((", "!", "A=-", "a.", "A=1?", '"\n', '"x;\nB=',
-     "A=[B=1;", "%(", "a[0]", "x=1 ", "\\", ";", "]", "}", "A=1e", "f(", "#", "//", "=", '"a;b=', "XX = YY ", "A=B;", ",", "\n"],
+     "A=[B=1;", "%(", "a[0]", "x=1 ", "\\", ";", "]", "}", "A=1e", "f(", "#", "//", "=", '"a;b=', "XX = YY ", "A=B;",
+     ",", "\n"],
 )  # fmt: skip
 @pytest.mark.timeout(20)
 def test_hostile_texts_end_quickly_with_bounded_errors(unit: str) -> None:
@@ -196,6 +197,16 @@ def test_values_that_double_at_each_step_are_stopped() -> None:
             f"A{number} = {form.format(number - 1)};" for number in range(1, 60)
         )
         assert check(text).errors
+
+
+def test_nesting_through_references_is_bounded() -> None:
+    for form in ("{{A{0}}}", "[b = A{0}]", "A{0} + 1", "{{{{{{{{{{A{0}}}}}}}}}}}", "-(A{0})"):
+        text = "Executable = a; Environment = [ V = A19 ]; Site = A18; A0 = 1;" + "".join(
+            f"A{number} = {form.format(number - 1)};" for number in range(1, 20)
+        )
+        checked = check(text)
+        assert checked.jobs or checked.errors
+        assert all(check(unparse(job)).jobs == (job,) for job in checked.jobs)
 
 
 def test_too_many_unknown_attributes_are_refused() -> None:
