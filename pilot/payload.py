@@ -132,6 +132,9 @@ def build_environment(spec: PayloadSpec, user: str) -> dict[str, str]:
 
     Our marks come first (they identify the payload's processes); the names of DIRAC stand beside ours so that
     existing job scripts run unchanged.
+
+    Raises:
+        PayloadStartError: if a variable of the user cannot be passed.
     """
     home = str(spec.directory)
     environment = {
@@ -153,6 +156,9 @@ def build_environment(spec: PayloadSpec, user: str) -> dict[str, str]:
     if spec.proxy is not None:
         environment["X509_USER_PROXY"] = str(spec.proxy)
     defaults = {"PATH": spec.path, "LANG": "C.UTF-8", "SHELL": "/bin/sh", "OMP_NUM_THREADS": str(spec.processors)}
+    for name, value in spec.environment.items():
+        if not name or "=" in name or "\0" in name + value:
+            raise PayloadStartError(f"Environment holds the unusable variable {name!r}")
     asked = {name: value for name, value in spec.environment.items() if not is_protected(name)}
     return environment | defaults | asked
 

@@ -29,23 +29,20 @@ from typing import Self
 
 import structlog
 
-from .kernel import become_subreaper, newest_pid, steady_now
+from .kernel import become_subreaper, steady_now
+from .orphans import SWEEP_SECONDS, Orphans
 from .payload import Outcome, PayloadSpec, Usage, build_command, build_environment
-from .processes import Process, read_processes, send_signal
+from .processes import Process, send_signal
 from .running import DEFAULT_GRACE, ExitCallback, Payload
 from .spawn import NodeTroubleError, spawn, user_name
-from .strays import Survey, survey
+from .strays import Survey
 
 # How often a payload that is being ended is looked at: short against the grace, long against one look at /proc.
 _LOOK_SECONDS = 0.01
-# Dead orphans are reaped and unclaimed ones noticed at least this often while payloads run.
-_SWEEP_SECONDS = 10.0
-# An orphan is unclaimed only if two looks this far apart agree: a process in the middle of execve shows no environment.
-_SUSPECT_SECONDS = 0.2
-# A younger payload cannot have outlived a round of the kernel's process ids (32768 at least): see _left_nothing.
-_YOUNG_SECONDS = 1.0
-# At the very end: who has not died of KILL by then hangs in the kernel.
-_LAST_PATIENCE_SECONDS = 2.0
+# Who does not die of KILL hangs in the kernel: look more and more seldom, up to this.
+_LONGEST_LOOK_SECONDS = 10.0
+# After an error of the runner itself (such as no descriptors left), before it goes on.
+_ERROR_SECONDS = 0.1
 
 _logger = structlog.get_logger(__name__)
 
@@ -56,12 +53,9 @@ class PayloadRunner:
     Use as a context manager, or call :meth:`close`.
     """
 
-    def __init__(self, clock: Callable[[], float] = steady_now, sweep_seconds: float = _SWEEP_SECONDS) -> None:
+    def __init__(self, clock: Callable[[], float] = steady_now, sweep_seconds: float = SWEEP_SECONDS) -> None:
         become_subreaper()
-        self._sweep_seconds = sweep_seconds
         self.now = clock
-        self._pilot = os.getpid()
-        self._session = os.getsid(0)
         self._user = user_name()
         self._null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
         self._wakeup = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
@@ -70,9 +64,8 @@ class PayloadRunner:
         self._lock = threading.Lock()  # held while a child is made, so that no look mistakes it for an orphan
         self._payloads: dict[int, Payload] = {}
         self._by_descriptor: dict[int, Payload] = {}
-        self._suspects: dict[tuple[int, int], float] = {}
-        self._next_sweep = clock() + sweep_seconds
-        self._last_end = 0.0
+        self._busy: set[Payload] = set()
+        self._orphans = Orphans(self._payloads, self._lock, clock(), sweep_seconds)
         self._awake_at = math.inf
         self._closing = False
         self._thread = threading.Thread(target=self._loop, name="payload-runner", daemon=True)
@@ -125,10 +118,7 @@ class PayloadRunner:
 
     def look(self) -> Survey:
         """Survey the processes of all payloads (one pass over /proc)."""
-        table = read_processes()
-        with self._lock:
-            households = [payload.household for payload in self._payloads.values()]
-            return survey(table, households, self._pilot, self._session, self._last_end)
+        return self._orphans.look()
 
     def wake(self) -> None:
         """Have the runner's thread look at its payloads now."""
@@ -148,23 +138,13 @@ class PayloadRunner:
             payload.wait(grace + 10.0)
         self._closing = True
         self.wake()
-        self._kill_unclaimed()
+        self._orphans.kill_unclaimed()
         if threading.current_thread() is not self._thread and self._thread.is_alive():
             self._thread.join()
             self._epoll.close()
             for descriptor in (self._wakeup, self._null, *self._by_descriptor):
                 with contextlib.suppress(OSError):
                     os.close(descriptor)
-
-    def _kill_unclaimed(self) -> None:
-        patience_ends = steady_now() + _LAST_PATIENCE_SECONDS
-        while (rest := self.look().unclaimed) and steady_now() < patience_ends:
-            for process in rest:
-                if process.is_zombie:
-                    self._reap(process)
-                else:
-                    send_signal(process, signal.SIGKILL)
-            time.sleep(_LOOK_SECONDS)
 
     def report(self, payload: Payload, callback: ExitCallback, outcome: Outcome) -> None:
         """Call back, keeping errors of the callback away from the runner."""
@@ -176,34 +156,42 @@ class PayloadRunner:
     # -- the runner's own thread
 
     def _loop(self) -> None:
-        busy: set[Payload] = set()
         while not self._closing:
-            events = self._epoll.poll(self._patience(busy))
-            self._awake_at = math.inf  # awake: an appointment made from here on must wake us again
-            now = self.now()
-            for descriptor, _ in events:
-                if descriptor == self._wakeup:
-                    with contextlib.suppress(BlockingIOError):
-                        os.eventfd_read(self._wakeup)
-                else:
-                    payload = self._by_descriptor.pop(descriptor)
-                    os.close(descriptor)
-                    payload.progress.leader_gone = True
-                    payload.progress.next_look = now
-                    busy.add(payload)
-            for payload in self.payloads():
-                payload.due(now)
-                if payload.stop_order is not None:
-                    busy.add(payload)
-            for payload in [payload for payload in busy if payload.progress.next_look <= now or _ripe(payload, now)]:
-                if self._advance(payload, now):
-                    busy.discard(payload)
-            self._sweep(now)
+            try:
+                self._turn()
+            except Exception:  # a runner that dies silently would let payloads live beyond their leases
+                _logger.exception("the payload runner failed")
+                time.sleep(_ERROR_SECONDS)
 
-    def _patience(self, busy: set[Payload]) -> float:
+    def _turn(self) -> None:
+        events = self._epoll.poll(self._patience())
+        self._awake_at = math.inf  # awake: an appointment made from here on must wake us again
         now = self.now()
-        moments = [min(self._next_sweep - now, self._sweep_seconds)]
-        moments += [payload.progress.next_look - now for payload in busy]
+        for descriptor, _ in events:
+            self._on_event(descriptor, now)
+        for payload in self.payloads():
+            payload.due(now)
+            if payload.stop_order is not None:
+                self._busy.add(payload)
+        for payload in tuple(self._busy):
+            if (payload.progress.next_look <= now or _ripe(payload, now)) and self._advance(payload, now):
+                self._busy.discard(payload)
+
+    def _on_event(self, descriptor: int, now: float) -> None:
+        if descriptor == self._wakeup:
+            with contextlib.suppress(BlockingIOError):
+                os.eventfd_read(self._wakeup)
+            return
+        payload = self._by_descriptor.pop(descriptor)
+        os.close(descriptor)
+        payload.progress.leader_gone = True
+        payload.progress.next_look = now
+        self._busy.add(payload)
+
+    def _patience(self) -> float:
+        now = self.now()
+        moments = [self._orphans.sweep(now)]
+        moments += [payload.progress.next_look - now for payload in self._busy]
         moments += [due for payload in self.payloads() if (due := payload.due(now)) is not None]
         patience = max(0.0, min(moments))
         self._awake_at = now + patience
@@ -212,10 +200,10 @@ class PayloadRunner:
     def _advance(self, payload: Payload, now: float) -> bool:
         """Bring a payload that ended or is to end one step further; True when it is over and reported."""
         order, progress = payload.stop_order, payload.progress
-        if progress.leader_gone and self._left_nothing(payload, now):
+        if progress.leader_gone and self._orphans.left_nothing(payload, now):
             self._conclude(payload, now)
             return True
-        others = self._others(payload)
+        others = self._orphans.others_of(payload)
         if progress.leader_gone and not others:
             self._conclude(payload, now)
             return True
@@ -227,89 +215,39 @@ class PayloadRunner:
             progress.killed.update((process.pid, process.started) for process in others)
             _signal_all(payload, others, signal.SIGKILL)
             progress.killing_since = min(progress.killing_since, now)
-            # who does not die of KILL hangs in the kernel: look more and more seldom
-            progress.next_look = now + min(_SWEEP_SECONDS, max(_LOOK_SECONDS, (now - progress.killing_since) / 4))
+            pause = max(_LOOK_SECONDS, (now - progress.killing_since) / 4)
+            progress.next_look = now + min(pause, _LONGEST_LOOK_SECONDS)
         elif order is not None:
             progress.next_look = order.kill_at if not progress.leader_gone else now + _LOOK_SECONDS
         return False
 
-    def _left_nothing(self, payload: Payload, now: float) -> bool:
-        """Whether it is certain, without a look at /proc, that the first process has left no other behind.
-
-        The kernel hands out process ids in a circle. If the newest id is still the payload's own, nothing at all
-        was started since; the payload must be too young for a whole round of the circle.
-        """
-        return now - payload.started < _YOUNG_SECONDS and newest_pid() == payload.pid
-
-    def _others(self, payload: Payload) -> list[Process]:
-        """Living processes of the payload besides its first one; dead orphans are reaped on the way."""
-        seen = self.look()
-        for stray in seen.strays.get(payload.pid, ()):
-            if stray.is_zombie:
-                payload.progress.reaped_cpu += self._reap(stray)
-        members = seen.members.get(payload.pid, ())
-        return [process for process in members if process.pid != payload.pid and not process.is_zombie]
-
-    def _reap(self, process: Process) -> float:
-        """Reap one dead orphan; its CPU seconds."""
-        with self._lock:
-            if process.pid in self._payloads:
-                return 0.0
-            try:
-                pid, _, used = os.wait4(process.pid, os.WNOHANG)
-            except ChildProcessError:
-                return 0.0
-        return used.ru_utime + used.ru_stime if pid else 0.0
-
     def _conclude(self, payload: Payload, now: float) -> None:
-        with self._lock:
-            _, status, used = os.wait4(payload.pid, 0)
-            del self._payloads[payload.pid]
-            self._last_end = steady_now()
         progress, order = payload.progress, payload.stop_order
-        code = os.waitstatus_to_exitcode(status)
+        reason = None if order is None else order.reason
+        with self._lock:
+            code, cpu, memory = _wait_for(payload.pid)
+            del self._payloads[payload.pid]
+            self._orphans.last_end = steady_now()
         payload.bound_outputs()
-        cpu = max(progress.cpu_high, progress.reaped_cpu + used.ru_utime + used.ru_stime)
-        memory = max(progress.memory_high, _own_peak_mb(used))
-        usage = Usage(cpu, now - payload.started, 0.0, memory, progress.disk_high, 0)
+        if code is None and reason is None:
+            reason = "the payload's exit status was lost on the node"
+        usage = Usage(
+            cpu_seconds=max(progress.cpu_high, progress.reaped_cpu + cpu),
+            wall_seconds=now - payload.started,
+            memory_mb=0.0,
+            memory_peak_mb=max(progress.memory_high, memory),
+            disk_mb=progress.disk_high,
+            processes=0,
+        )
         payload.finish(
             Outcome(
-                exit_code=code if code >= 0 else None,
-                signal_number=-code if code < 0 else None,
-                reason=None if order is None else order.reason,
+                exit_code=code if code is not None and code >= 0 else None,
+                signal_number=-code if code is not None and code < 0 else None,
+                reason=reason,
                 usage=usage,
                 leftovers=len(progress.killed) if order is None else 0,
             )
         )
-
-    def _sweep(self, now: float) -> None:
-        """Reap dead orphans; kill living ones that no payload owns (they hide from the accounts)."""
-        if now < self._next_sweep:
-            return
-        seen = self.look()
-        with self._lock:
-            payloads = dict(self._payloads)
-        for leader, strays in seen.strays.items():
-            for stray in strays:
-                if stray.is_zombie and leader in payloads:
-                    payloads[leader].progress.reaped_cpu += self._reap(stray)
-        self._suspects = self._judge_unclaimed(seen, now)
-        self._next_sweep = now + (_SUSPECT_SECONDS if self._suspects else self._sweep_seconds)
-
-    def _judge_unclaimed(self, seen: Survey, now: float) -> dict[tuple[int, int], float]:
-        suspects: dict[tuple[int, int], float] = {}
-        for process in seen.unclaimed:
-            key = (process.pid, process.started)
-            since = self._suspects.get(key, now)
-            if process.is_zombie:
-                self._reap(process)
-            elif now - since >= _SUSPECT_SECONDS:
-                _logger.warning("killing a process that belongs to no payload", pid=process.pid)
-                send_signal(process, signal.SIGKILL)
-                suspects[key] = since
-            else:
-                suspects[key] = since
-        return suspects
 
 
 def _ripe(payload: Payload, now: float) -> bool:
@@ -325,6 +263,15 @@ def _signal_all(payload: Payload, others: list[Process], number: int) -> None:
     for process in others:
         if process.group != payload.pid:
             send_signal(process, number)
+
+
+def _wait_for(pid: int) -> tuple[int | None, float, float]:
+    """Reap a first process: exit code (None if somebody else has waited for it), CPU seconds, peak memory in MB."""
+    try:
+        _, status, used = os.wait4(pid, 0)
+    except ChildProcessError:
+        return None, 0.0, 0.0
+    return os.waitstatus_to_exitcode(status), used.ru_utime + used.ru_stime, _own_peak_mb(used)
 
 
 def _own_peak_mb(used: resource.struct_rusage) -> float:

@@ -101,6 +101,8 @@ class Payload:
         """End the payload: `number` to all its processes, `grace` seconds later KILL to what is left."""
         kill_at = self._supervisor.now() + max(0.0, grace)
         with self._lock:
+            if self.progress.leader_gone and self._stop is None:
+                return  # it ended by itself, and what it left behind is being killed already
             if self._stop is None:
                 self._stop = Stop(reason, number, kill_at)
             else:

@@ -325,6 +325,16 @@ def test_close_stops_everything(shell: Shell, living: Living) -> None:
     assert len(list(Path("/proc/self/fd").iterdir())) == before
 
 
+def test_lost_exit_status_is_said(runner: PayloadRunner, shell: Shell) -> None:
+    payload = runner.start(shell("exec sleep 30"))
+    with runner._lock:  # so that the test is first to wait for it
+        os.kill(payload.pid, 9)
+        os.waitpid(payload.pid, 0)
+    outcome = finished(payload)
+    assert not outcome.succeeded
+    assert outcome.describe() == "the payload's exit status was lost on the node"
+
+
 def test_core_files_are_forbidden(runner: PayloadRunner, shell: Shell) -> None:
     spec = shell("sleep 0.1; sh -c 'ulimit -c'")
     finished(runner.start(spec))
