@@ -38,14 +38,11 @@ class Choice:
 
 @dataclass(frozen=True, slots=True)
 class Reason:
-    """So many classes failed at this condition first."""
+    """One condition in the way of so many classes (of one offer) or requests (of one class), each counted once."""
 
     condition: Condition
-    classes: int
+    count: int
     text: str
-
-    def __str__(self) -> str:
-        return f"{self.classes} {'class' if self.classes == 1 else 'classes'}: {self.text}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +53,8 @@ class NoMatch:
 
     def texts(self) -> tuple[str, ...]:
         """The reasons for people."""
-        return tuple(str(reason) for reason in self.reasons) or ("no job is waiting",)
+        told = (f"{one.count} {'class' if one.count == 1 else 'classes'}: {one.text}" for one in self.reasons)
+        return tuple(told) or ("no job is waiting",)
 
 
 def reserve(
@@ -95,7 +93,7 @@ def why_not(offer: Offer, index: Index, groups: Collection[str] | None = None) -
     if groups is not None or offer.owners:
         reasons.append((Condition.OWNER, waiting))
     found = [Reason(condition, bits.bit_count(), describe(condition, offer)) for condition, bits in reasons if bits]
-    return tuple(sorted(found, key=lambda reason: (-reason.classes, reason.condition.value)))
+    return tuple(sorted(found, key=lambda reason: (-reason.count, reason.condition.value)))
 
 
 def _take(offer: Offer, index: Index, count: int, groups: Collection[str] | None) -> list[Taken]:

@@ -147,7 +147,10 @@ class Index:
         self._queues[queue_id] = queue
 
     def drop_queue(self, queue_id: int) -> None:
-        """Forget a task queue, and its class with the last queue of it. Owners keep their pass."""
+        """Forget a task queue, and its class with the last queue of it.
+
+        Groups and owners are kept with their pass: otherwise one who submits a job at a time would always be next.
+        """
         queue = self._queues.pop(queue_id, None)
         if queue is None:
             return

@@ -79,7 +79,7 @@ class ParkedIndex(Generic[K]):
     def why_not(
         self, requirements: Requirements, owner: str = "", usable_sites: Collection[str] | None = None
     ) -> tuple[Reason, ...]:
-        """Why parked requests do not fit a class: per text how many of them (in :attr:`.choose.Reason.classes`)."""
+        """Why parked requests do not fit a class: per text how many of them, most first."""
         counts: Counter[tuple[Condition, str]] = Counter()
         for offer, alike in self._alike.items():
             condition = _fit(requirements, owner, offer, usable_sites)

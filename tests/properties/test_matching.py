@@ -137,7 +137,7 @@ def test_choices_agree_with_reference(
         assert looked == outcome, "looking is the same as taking"
         if not fitting:
             assert isinstance(outcome, NoMatch)
-            assert sum(reason.classes for reason in outcome.reasons) == len({job.requirements for job in jobs})
+            assert sum(reason.count for reason in outcome.reasons) == len({job.requirements for job in jobs})
             continue
         assert not isinstance(outcome, NoMatch)
         [choice] = outcome
@@ -207,7 +207,7 @@ def test_parked_candidates_agree_with_reference(
             if misfit(want, offer, sites) is None and (not offer.owners or "o1" in offer.owners)
         ]
         assert list(parked.candidates(want, "o1", sites)) == expected
-        missed = sum(reason.classes for reason in parked.why_not(want, "o1", sites))
+        missed = sum(reason.count for reason in parked.why_not(want, "o1", sites))
         assert missed == len(reference) - len(expected)
 
 

@@ -1,0 +1,187 @@
+from __future__ import annotations
+
+from collections import Counter
+
+import pytest
+
+from consumers.domain.choose import NoMatch, choose, reserve
+from consumers.domain.index import AGEING_SECONDS, Index, rank
+from consumers.domain.requirements import Condition, canonical
+from schemas.messages.pilot import Offer
+
+NODE = Offer(site="A", cpu_seconds=1e9, processors=8, memory_mb=64_000)
+EASY = canonical(cpu_seconds=100)
+MANY = 1_000_000
+
+
+def index_of(*queues: tuple[str, str], jobs: int = MANY) -> Index:
+    """One queue per (group, owner), numbered from 0."""
+    index = Index()
+    for number, (group, owner) in enumerate(queues):
+        index.add_queue(number, EASY, group, owner)
+        index.add(number, 1, jobs, 0.0)
+    return index
+
+
+def draw(index: Index, times: int, offer: Offer = NODE) -> Counter[int]:
+    counts: Counter[int] = Counter()
+    for _ in range(times):
+        outcome = reserve(offer, index, 0.0)
+        assert not isinstance(outcome, NoMatch)
+        counts[outcome[0].queue_id] += 1
+    return counts
+
+
+class TestShares:
+    def test_equal_groups_get_equal_shares_whatever_their_owners(self) -> None:
+        index = index_of(("g0", "o0"), ("g1", "o0"), ("g1", "o1"), ("g1", "o2"))
+        assert draw(index, 600) == {0: 300, 1: 100, 2: 100, 3: 100}
+
+    def test_shares_are_exact(self) -> None:
+        index = index_of(("big", "o"), ("small", "o"))
+        index.set_share("big", 10_000)
+        assert draw(index, 1100) == {0: 1000, 1: 100}
+
+    def test_several_at_once_are_as_one_by_one(self) -> None:
+        one_by_one, at_once = (index_of(("g0", "o"), ("g1", "o"), ("g2", "o")) for _ in range(2))
+        outcome = reserve(NODE, at_once, 0.0, 7)
+        assert not isinstance(outcome, NoMatch)
+        assert Counter(choice.queue_id for choice in outcome) == draw(one_by_one, 7)
+
+    def test_who_was_idle_has_saved_up_nothing(self) -> None:
+        index = index_of(("g0", "o"), ("g1", "o"))
+        index.remove(1, 1, MANY)
+        draw(index, 1000)
+        index.add(1, 1, MANY, 0.0)
+        assert draw(index, 10) == {0: 5, 1: 5}
+
+    def test_who_was_passed_over_has_saved_up_little(self) -> None:
+        index = index_of(("g0", "o"))
+        index.add_queue(1, canonical(sites=["B"]), "g1", "o")
+        index.add(1, 1, MANY, 0.0)
+        draw(index, 10_000)
+        counts = draw(index, 1000, Offer(site="B", cpu_seconds=1e9))
+        assert 600 <= counts[1] <= 640
+
+    def test_a_turn_given_back_is_had_again(self) -> None:
+        index = index_of(("g0", "o"), ("g1", "o"))
+        first = reserve(NODE, index, 0.0)
+        assert not isinstance(first, NoMatch)
+        index.put_back(first[0].queue_id, first[0].priority, first[0].oldest)
+        assert reserve(NODE, index, 0.0) == first
+
+    def test_same_input_same_choices(self) -> None:
+        queues = [(f"g{number % 3}", f"o{number}") for number in range(20)]
+        choices = [reserve(NODE, index_of(*queues), 0.0, 50) for _ in range(2)]
+        assert choices[0] == choices[1]
+
+
+class TestInsideAnOwner:
+    def test_priority_then_age(self) -> None:
+        index = Index()
+        for number in range(4):
+            index.add_queue(number, canonical(memory_mb=number), "g", "o")
+        index.add(0, 1, 1, 50.0)
+        index.add(1, 1, 1, 40.0)
+        index.add(2, 5, 1, 60.0)
+        index.add(3, 0, 1, 10.0)
+        outcome = reserve(NODE, index, 100.0, 9)
+        assert not isinstance(outcome, NoMatch)
+        assert [choice.queue_id for choice in outcome] == [2, 1, 0, 3]
+        assert [choice.waited for choice in outcome] == [40.0, 60.0, 50.0, 90.0]
+
+    def test_priority_does_not_cross_owners(self) -> None:
+        index = Index()
+        for number, (owner, priority) in enumerate((("meek", 0), ("pushing", 10))):
+            index.add_queue(number, EASY, "g", owner)
+            index.add(number, priority, MANY, 0.0)
+        assert draw(index, 100) == {0: 50, 1: 50}
+
+    def test_nothing_starves(self) -> None:
+        """However many jobs of the highest priority keep coming, the lowest one's turn comes after ten days."""
+        index = Index()
+        index.add_queue(0, EASY, "g", "o")
+        index.add(0, 0, 1, 0.0)
+        day = 0
+        while True:
+            index.add(0, 10, 1, day * AGEING_SECONDS)
+            outcome = reserve(NODE, index, day * AGEING_SECONDS)
+            assert not isinstance(outcome, NoMatch)
+            if outcome[0].priority == 0:
+                break
+            day += 1
+        assert day == 11
+
+    def test_rank_is_priority_plus_age_in_days(self) -> None:
+        assert rank(3, 0.0) == rank(4, AGEING_SECONDS)
+        assert rank(4, 1.0) < rank(3, 0.0)
+
+
+class TestNoMatch:
+    def test_reasons_are_counted_per_condition(self) -> None:
+        index = Index()
+        wants = [canonical(sites=[name], cpu_seconds=100) for name in ("B", "C")] + [canonical(cpu_seconds=9e5)]
+        for number, want in enumerate(wants):
+            index.add_queue(number, want, "g", "o")
+            index.add(number, 1, 5, 0.0)
+        outcome = choose(Offer(site="A", cpu_seconds=1000.0), index, 0.0)
+        assert isinstance(outcome, NoMatch)
+        assert outcome.texts() == ("2 classes: site A is not wanted", "1 class: CPU time left is 1000 s")
+
+    def test_nothing_waits(self) -> None:
+        outcome = choose(NODE, Index(), 0.0)
+        assert isinstance(outcome, NoMatch)
+        assert outcome.texts() == ("no job is waiting",)
+
+    def test_private_pilot(self) -> None:
+        index = index_of(("g", "o0"), ("g", "o1"))
+        private = Offer(site="A", cpu_seconds=1e9, owners=("o1",))
+        assert draw(index, 5, private) == {1: 5}
+        outcome = choose(Offer(site="A", cpu_seconds=1e9, owners=("o9",)), index, 0.0)
+        assert isinstance(outcome, NoMatch)
+        assert [reason.condition for reason in outcome.reasons] == [Condition.OWNER]
+
+    def test_groups_that_the_pilot_may_serve(self) -> None:
+        index = index_of(("g0", "o"), ("g1", "o"))
+        outcome = choose(NODE, index, 0.0, 2, groups={"g1"})
+        assert not isinstance(outcome, NoMatch)
+        assert [choice.queue_id for choice in outcome] == [1, 1]
+        assert isinstance(choose(NODE, index, 0.0, groups={"g9"}), NoMatch)
+
+    def test_site_mask(self) -> None:
+        index = index_of(("g", "o"))
+        index.set_usable_sites({"B"})
+        assert isinstance(choose(NODE, index, 0.0), NoMatch)
+        index.add_queue(5, canonical(job_type="Test"), "g", "o")
+        index.add(5, 1, 1, 0.0)
+        assert draw(index, 1) == {5: 1}
+        index.set_usable_sites(None)
+        assert draw(index, 1) == {0: 1}
+
+
+def test_a_queue_is_known_once() -> None:
+    index = index_of(("g", "o"))
+    index.add_queue(0, EASY, "g", "o")
+    with pytest.raises(ValueError, match="task queue 0 is the same as 7"):
+        index.add_queue(7, EASY, "g", "o")
+    index.drop_queue(0)
+    index.drop_queue(0)
+    index.add_queue(7, EASY, "g", "o")
+    assert 7 in index
+    assert 0 not in index
+
+
+def test_one_job_at_a_time_gains_no_turns() -> None:
+    """Whose queue runs dry and is dropped after each job stays behind those who have waited longer."""
+    index = index_of(("g", "honest"), ("g", "other"))
+    counts: Counter[int] = Counter()
+    for _ in range(300):
+        if 9 not in index:
+            index.add_queue(9, EASY, "g", "a trickle")
+            index.add(9, 1, 1, 0.0)
+        outcome = reserve(NODE, index, 0.0)
+        assert not isinstance(outcome, NoMatch)
+        counts[outcome[0].queue_id] += 1
+        if outcome[0].queue_id == 9:
+            index.drop_queue(9)
+    assert counts == {0: 100, 1: 100, 9: 100}
