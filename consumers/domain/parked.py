@@ -1,23 +1,30 @@
 """Match requests that wait for work: the matcher's question the other way round.
 
 When jobs arrive in a task queue, :meth:`ParkedIndex.candidates` names the parked requests whose offers fit, longest
-waiting first; the shell then lets :func:`.choose.reserve` decide for each, so turns are kept. Offers that are alike are
-judged once, by the same :func:`.requirements.misfit`. Deadlines are the shell's.
+waiting first; the shell then lets :func:`.choose.reserve` decide for each, so turns are kept. Offers that differ in
+amounts only are judged once, by the code of :func:`.requirements.misfit`, and then by their amounts; a property test
+holds the two together. Deadlines are the shell's.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Hashable, Iterator
+from collections.abc import Collection, Hashable, Iterator, Mapping
 from heapq import merge
+from math import inf
 from typing import Generic, TypeVar
+
+from msgspec.structs import replace
 
 from schemas.messages.pilot import Offer
 
 from .choose import Reason
-from .requirements import Condition, Requirements, describe, misfit
+from .requirements import Condition, Requirements, describe, in_the_way
 
 K = TypeVar("K", bound=Hashable)
+
+MAX_PROCESSORS = 1 << 30
+"""More than any class wants."""
 
 
 class ParkedIndex(Generic[K]):
@@ -25,7 +32,7 @@ class ParkedIndex(Generic[K]):
 
     def __init__(self) -> None:
         self._offers: dict[K, tuple[int, Offer]] = {}
-        self._alike: dict[Offer, dict[K, int]] = {}
+        self._kinds: dict[Offer, dict[K, tuple[int, Offer]]] = {}
         self._next = 0
 
     def __len__(self) -> int:
@@ -38,17 +45,17 @@ class ParkedIndex(Generic[K]):
         """Park a request; a newer one of the same key replaces the older and waits from now on."""
         self.remove(key)
         self._next += 1
-        self._offers[key] = (self._next, offer)
-        self._alike.setdefault(offer, {})[key] = self._next
+        self._offers[key] = entry = (self._next, offer)
+        self._kinds.setdefault(_kind(offer), {})[key] = entry
 
     def remove(self, key: K) -> Offer | None:
         """Take a request out (answered or over its deadline); its offer if it was there."""
         _, offer = self._offers.pop(key, (0, None))
         if offer is not None:
-            alike = self._alike[offer]
-            del alike[key]
-            if not alike:
-                del self._alike[offer]
+            kind = _kind(offer)
+            del self._kinds[kind][key]
+            if not self._kinds[kind]:
+                del self._kinds[kind]
         return offer
 
     def offer(self, key: K) -> Offer:
@@ -70,9 +77,9 @@ class ParkedIndex(Generic[K]):
             usable_sites: the site mask, ``None`` if no site is barred.
         """
         fitting = [
-            [(since, key) for key, since in alike.items()]
-            for offer, alike in self._alike.items()
-            if _fit(requirements, owner, offer, usable_sites) is None
+            _big_enough(requirements, alike)
+            for kind, alike in self._kinds.items()
+            if _in_the_way(requirements, owner, kind, usable_sites) is None
         ]
         return (key for _, key in merge(*fitting, key=lambda entry: entry[0]))
 
@@ -81,15 +88,27 @@ class ParkedIndex(Generic[K]):
     ) -> tuple[Reason, ...]:
         """Why parked requests do not fit a class: per text how many of them, most first."""
         counts: Counter[tuple[Condition, str]] = Counter()
-        for offer, alike in self._alike.items():
-            condition = _fit(requirements, owner, offer, usable_sites)
+        for _, offer in self._offers.values():
+            condition = _in_the_way(requirements, owner, offer, usable_sites)
             if condition is not None:
-                counts[condition, describe(condition, offer, requirements)] += len(alike)
+                counts[condition, describe(condition, offer, requirements)] += 1
         return tuple(Reason(condition, count, text) for (condition, text), count in counts.most_common())
 
 
-def _fit(want: Requirements, owner: str, offer: Offer, usable_sites: Collection[str] | None) -> Condition | None:
-    found = misfit(want, offer, usable_sites)
-    if found is not None:
-        return found.condition
-    return Condition.OWNER if owner and offer.owners and owner not in offer.owners else None
+def _kind(offer: Offer) -> Offer:
+    """The offer but for its amounts, which differ from node to node and from minute to minute."""
+    return replace(offer, cpu_seconds=inf, wall_seconds=inf, processors=MAX_PROCESSORS, memory_mb=inf, disk_mb=inf)
+
+
+def _big_enough(want: Requirements, alike: Mapping[K, tuple[int, Offer]]) -> Iterator[tuple[int, K]]:
+    cpu, processors, memory = want.cpu_class, want.min_processors, want.memory_mb
+    for key, (since, offer) in alike.items():
+        if cpu <= offer.cpu_seconds and processors <= offer.processors and memory <= offer.memory_mb:
+            yield since, key
+
+
+def _in_the_way(want: Requirements, owner: str, offer: Offer, usable_sites: Collection[str] | None) -> Condition | None:
+    condition = in_the_way(want, offer, usable_sites)
+    if condition is None and owner and offer.owners and owner not in offer.owners:
+        return Condition.OWNER
+    return condition

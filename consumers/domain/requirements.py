@@ -215,7 +215,7 @@ def is_usable(site: str, usable_sites: Collection[str] | None) -> bool:
 
 def misfit(requirements: Requirements, offer: Offer, usable_sites: Collection[str] | None = None) -> Misfit | None:
     """The first condition that keeps this class from this offer, or ``None`` if it fits."""
-    condition = _in_the_way(requirements, offer, usable_sites)
+    condition = in_the_way(requirements, offer, usable_sites)
     return None if condition is None else Misfit(condition, describe(condition, offer, requirements))
 
 
@@ -225,7 +225,8 @@ def fits(requirements: Requirements, offer: Offer, usable_sites: Collection[str]
     return None if found is None else found.text
 
 
-def _in_the_way(want: Requirements, offer: Offer, usable_sites: Collection[str] | None) -> Condition | None:
+def in_the_way(want: Requirements, offer: Offer, usable_sites: Collection[str] | None) -> Condition | None:
+    """The first condition that keeps this class from this offer (:func:`misfit` without its text)."""
     if want.job_type != TEST_JOB and not is_usable(offer.site, usable_sites):
         return Condition.SITE_UNUSABLE
     if want.sites and offer.site not in want.sites:
