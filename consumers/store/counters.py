@@ -5,7 +5,6 @@ from __future__ import annotations
 from functools import cache
 
 import sqlalchemy as sa
-from sqlalchemy.dialects import postgresql, sqlite
 
 from . import sql
 from .engine import DialectName, Transaction
@@ -22,7 +21,7 @@ def reserve(tx: Transaction, name: str, count: int) -> int:
 
 @cache
 def _reserve(dialect: DialectName) -> sa.Executable:
-    insert = postgresql.insert(counters) if dialect == "postgresql" else sqlite.insert(counters)
+    insert = sql.dialect_insert(dialect, counters)
     count = sa.bindparam("count", type_=sa.BigInteger)
     statement = insert.values(name=sa.bindparam("name", type_=sa.Text), next=count + 1)
     return statement.on_conflict_do_update(index_elements=["name"], set_={"next": counters.c.next + count}).returning(

@@ -5,7 +5,6 @@ from __future__ import annotations
 from functools import cache
 
 import sqlalchemy as sa
-from sqlalchemy.dialects import postgresql, sqlite
 
 from . import sql
 from .engine import DialectName, Transaction
@@ -43,7 +42,7 @@ def release(tx: Transaction, role: str, epoch: int) -> None:
 
 @cache
 def _acquire(dialect: DialectName) -> sa.Executable:
-    insert = postgresql.insert(leaders) if dialect == "postgresql" else sqlite.insert(leaders)
+    insert = sql.dialect_insert(dialect, leaders)
     now, until = sa.bindparam("now", type_=sa.Double), sa.bindparam("until", type_=sa.Double)
     holder = sa.bindparam("holder", type_=sa.Text)
     mine = sa.and_(leaders.c.holder == holder, leaders.c.until > now)

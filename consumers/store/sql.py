@@ -122,6 +122,11 @@ def update(tx: Transaction, table: sa.Table, rows: Sequence[Mapping[str, object]
             tx.connection.execute(statement, [{f"new_{name}": value for name, value in row.items()} for row in same])
 
 
+def dialect_insert(dialect: DialectName, table: sa.Table) -> postgresql.Insert | sqlite_dialect.Insert:
+    """An INSERT that knows ON CONFLICT."""
+    return postgresql.insert(table) if dialect == "postgresql" else sqlite_dialect.insert(table)
+
+
 def batch(
     dialect: DialectName, columns: Mapping[str, TypeEngine[Any]], name: str = "v"
 ) -> Mapping[str, sa.ColumnElement[Any]]:
@@ -165,7 +170,7 @@ def _insert(
     returning: tuple[str, ...],
     as_batch: bool,
 ) -> sa.Executable:
-    statement = postgresql.insert(table) if dialect == "postgresql" else sqlite_dialect.insert(table)
+    statement = dialect_insert(dialect, table)
     if as_batch:
         source = batch(dialect, {name: table.c[name].type for name in names})
         chosen = sa.select(*source.values())

@@ -57,8 +57,9 @@ memberships = Table(
     metadata,
     text("dn"),
     text("grp"),
+    number("place"),
     PrimaryKeyConstraint("dn", "grp"),
-    comment="Registry: who may act for which group.",
+    comment="Registry: who may act for which group; place 0 is the group that is taken if none is named.",
 )
 
 services = Table(

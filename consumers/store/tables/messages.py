@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sqlalchemy import Column, Index, Integer, LargeBinary, PrimaryKeyConstraint, Table
+from sqlalchemy import Column, Index, LargeBinary, PrimaryKeyConstraint, Table
 
 from .base import Encoded, metadata, number, real, serial, text
 
@@ -96,15 +96,4 @@ audit = Table(
     Column("detail", Encoded, nullable=False),
     Index(None, "time"),
     comment="Logins, denials, proxy issues, admin acts; append only.",
-)
-
-refusals = Table(
-    "refusal_counts",
-    metadata,
-    text("service"),
-    text("code"),
-    number("hour"),
-    Column("count", Integer, nullable=False),
-    PrimaryKeyConstraint("service", "code", "hour"),
-    comment="Unverifiable messages, counted per hour and kind: garbage must not be stored without bound.",
 )

@@ -5,6 +5,8 @@ from __future__ import annotations
 import sqlalchemy as sa
 from alembic import op
 
+LEASED = sa.text("status IN ('Matched', 'Running', 'Completing', 'Stalled')")
+
 revision = "0001_pre"
 down_revision = None
 branch_labels = None
@@ -229,18 +231,11 @@ def upgrade() -> None:
         "jobs",
         ["lease_until", "heartbeat"],
         unique=False,
-        postgresql_where=sa.text("status IN ('Matched', 'Running', 'Completing', 'Stalled')"),
-        sqlite_where=sa.text("status IN ('Matched', 'Running', 'Completing', 'Stalled')"),
+        postgresql_where=LEASED,
+        sqlite_where=LEASED,
     )
     op.create_index("ix_jobs_owner", "jobs", ["owner", "id"], unique=False)
-    op.create_index(
-        "ix_jobs_pilot",
-        "jobs",
-        ["pilot"],
-        unique=False,
-        postgresql_where=sa.text("status IN ('Matched', 'Running', 'Completing', 'Stalled')"),
-        sqlite_where=sa.text("status IN ('Matched', 'Running', 'Completing', 'Stalled')"),
-    )
+    op.create_index("ix_jobs_pilot", "jobs", ["pilot"], unique=False, postgresql_where=LEASED, sqlite_where=LEASED)
     op.create_index(
         "ix_jobs_waiting",
         "jobs",
@@ -262,8 +257,9 @@ def upgrade() -> None:
         "memberships",
         sa.Column("dn", sa.Text(), nullable=False),
         sa.Column("grp", sa.Text(), nullable=False),
+        sa.Column("place", sa.BigInteger(), autoincrement=False, nullable=False),
         sa.PrimaryKeyConstraint("dn", "grp", name=op.f("pk_memberships")),
-        comment="Registry: who may act for which group.",
+        comment="Registry: who may act for which group; place 0 is the group that is taken if none is named.",
     )
     op.create_table(
         "outbox",
@@ -351,15 +347,6 @@ def upgrade() -> None:
         comment="Limited proxies given to pilots.",
     )
     op.create_index(op.f("ix_proxy_issues_client_owner_grp"), "proxy_issues", ["client", "owner", "grp"], unique=False)
-    op.create_table(
-        "refusal_counts",
-        sa.Column("service", sa.Text(), nullable=False),
-        sa.Column("code", sa.Text(), nullable=False),
-        sa.Column("hour", sa.BigInteger(), autoincrement=False, nullable=False),
-        sa.Column("count", sa.Integer(), nullable=False),
-        sa.PrimaryKeyConstraint("service", "code", "hour", name=op.f("pk_refusal_counts")),
-        comment="Unverifiable messages, counted per hour and kind: garbage must not be stored without bound.",
-    )
     op.create_table(
         "replicas",
         sa.Column("lfn", sa.Text(), nullable=False),

@@ -1,0 +1,80 @@
+"""Match requests that found nothing yet, one per pilot slot."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from functools import cache
+from typing import TypeAlias
+
+import msgspec
+import sqlalchemy as sa
+
+from . import sql
+from .engine import DialectName, Reading, Transaction
+from .tables.pilots import parked
+
+Slot: TypeAlias = tuple[str, str]
+"""(client, slot)"""
+
+
+class ParkedRow(msgspec.Struct, frozen=True):
+    """A parked request.
+
+    Attributes:
+        request: the whole match request, JSON (offer, certificate requests, proxies held).
+        cid: the request's ``jti``, for the answer.
+        deadline: when it is answered with nothing.
+    """
+
+    client: str
+    slot: str
+    identity: str
+    request: bytes
+    reply_to: str
+    cid: str
+    since: float
+    deadline: float
+
+
+def put(tx: Transaction, rows: Sequence[ParkedRow]) -> None:
+    """Park requests; a newer one of the same slot takes the older one's place. Each slot once."""
+    ordered = sorted(rows, key=lambda row: (row.client, row.slot))
+    sql.insert(tx, parked, ordered, conflict="replace")
+
+
+def remove(tx: Transaction, slots: Collection[Slot]) -> None:
+    """These were answered."""
+    if slots:
+        rows = sql.encoded([{"client": client, "slot": slot} for client, slot in sorted(slots)])
+        sql.run(tx, _remove(tx.dialect), rows=rows)
+
+
+def remove_clients(tx: Transaction, clients: Collection[str]) -> None:
+    """These pilots ended."""
+    if clients:
+        sql.run(tx, _remove_clients(tx.dialect), ids=sql.listed(tx, sorted(clients)))
+
+
+def expired(tx: Reading, now: float, limit: int) -> list[ParkedRow]:
+    """Requests whose deadline has come, first ones first."""
+    c = parked.c
+    statement = sa.select(*sql.picked(parked, ParkedRow)).where(c.deadline <= now).order_by(c.deadline).limit(limit)
+    return [ParkedRow(*row) for row in sql.fetch(tx, statement)]
+
+
+def load(tx: Reading) -> list[ParkedRow]:
+    """All parked requests, oldest first: what a new leader starts from."""
+    c = parked.c
+    statement = sa.select(*sql.picked(parked, ParkedRow)).order_by(c.since, c.client, c.slot)
+    return [ParkedRow(*row) for row in sql.fetch(tx, statement)]
+
+
+@cache
+def _remove(dialect: DialectName) -> sa.Executable:
+    v = sql.batch(dialect, {"client": sa.Text(), "slot": sa.Text()})
+    return sa.delete(parked).where(sa.exists().where(parked.c.client == v["client"], parked.c.slot == v["slot"]))
+
+
+@cache
+def _remove_clients(dialect: DialectName) -> sa.Executable:
+    return sa.delete(parked).where(sql.among(dialect, parked.c.client))
