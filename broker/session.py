@@ -267,7 +267,7 @@ class Session:
                     continue
                 self.ack([incoming])
                 if isinstance(incoming.message, ChainUnknown):
-                    self._login_again()
+                    self.renew()
                     self._deliver(letters[index], deadline)
                     waiting[letters[index].message_id] = index
                 elif isinstance(incoming.message, Refused):
@@ -360,8 +360,10 @@ class Session:
                 services[info.dn] = Principal(info.dn, service=info.name)
         self._chains, self._services = chains, services
 
-    def _login_again(self) -> None:
+    def renew(self) -> None:
+        """Log in anew: the services do not know our chain (any more)."""
         self.welcome = None
+        self._kept.clear()  # not acknowledged yet: they come again with the new connection
         self._connection.close()
         self._connection = Connection(self._settings.endpoint, self._login, name=self._name)
         self.open()

@@ -50,9 +50,7 @@ def parse_ids(words: Sequence[str]) -> list[int]:
 def _expand(words: Sequence[str]) -> Iterable[str]:
     for word in words:
         if word == "-":
-            yield from filter(
-                None, re.split(r"[\s,]+", _bounded(sys.stdin.read(MAX_INPUT_BYTES + 1), "standard input"))
-            )
+            yield from _words(sys.stdin.read(MAX_INPUT_BYTES + 1), "standard input")
         elif word.startswith("@"):
             try:
                 with Path(word[1:]).open(encoding="utf-8", errors="replace") as file:
