@@ -35,10 +35,15 @@ from .domain.decision import (
 from .domain.facts import Fact
 from .domain.lifecycle import decide
 from .store import attempts, history, jobs, orders, sandboxes
+from .store.orders import OrderRow
 from .store.rows import HistoryRow, JobRow
+from .store.sandboxes import OutputRow
 
 EVENT_CHANGES = 500
 """Changes in one event: 250 bytes each, so that an event stays near 100 kB."""
+
+SANDBOX_SECONDS = 30 * 86_400.0
+"""How long a sandbox file is kept that nothing refers to."""
 
 _VIEW = tuple(field.name for field in fields(JobView))
 
@@ -186,21 +191,37 @@ class Changes:
             self._batch.publish(JobsReceived(submission=row.submission, first=row.id, count=1))
 
     def _bind(self) -> None:
-        if self._outputs:
-            sandboxes.bind_outputs(
-                self._batch.tx,
-                [(row.id, effect.attempt, row.owner, effect.outputs) for row, effect in self._outputs],
-                self._batch.now,
+        rows: list[OutputRow] = []
+        now = self._batch.now
+        for row, effect in self._outputs:
+            inline = {file.sha256: file.content for file in effect.outputs if file.content is not None}
+            sandboxes.put_small(self._batch.tx, row.pilot, inline, now, now + SANDBOX_SECONDS)
+            there = sandboxes.may_refer(self._batch.tx, row.pilot, {file.sha256 for file in effect.outputs})
+            rows.extend(
+                OutputRow(row.id, effect.attempt, file.name, file.sha256, file.size, file.mode)
+                for file in effect.outputs
+                if file.sha256 in there
             )
+            lost = [file.name for file in effect.outputs if file.sha256 not in there]
+            if lost:
+                log.warning("job.outputs_not_uploaded", job=row.id, attempt=effect.attempt, names=lost[:5])
+        sandboxes.bind_outputs(self._batch.tx, rows)
 
     def _send_orders(self) -> None:
+        now = self._batch.now
+        orders.add(
+            self._batch.tx,
+            [
+                OrderRow(job, order.attempt, order.action, order.pilot, order.reason, created=now, sent=now)
+                for job, order in self._ordered
+            ],
+        )
         by_pilot: dict[str, list[Order]] = {}
         for job, order in self._ordered:
             by_pilot.setdefault(order.pilot, []).append(
                 Order(job=job, attempt=order.attempt, action=order.action, reason=order.reason)
             )
         for pilot, some in by_pilot.items():
-            orders.add(self._batch.tx, pilot, some, self._batch.now)
             self._batch.tell(pilot, ControlJobs(orders=tuple(some)))
 
 

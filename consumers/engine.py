@@ -223,7 +223,7 @@ class Engine:
     def _work(self, deliveries: Sequence[Delivery]) -> None:
         raw = [delivery for delivery in deliveries if delivery.queue in self._consumer.raw_queues]
         if raw:
-            self._in_transaction(lambda batch: [self._consumer.on_raw(batch, one) for one in raw] and None)
+            self._in_transaction(lambda batch: self._take_raw(batch, raw))
             self._acknowledge(raw)
             deliveries = [delivery for delivery in deliveries if delivery.queue not in self._consumer.raw_queues]
         admitted, refused = self._admit(deliveries)
@@ -237,6 +237,10 @@ class Engine:
         except NotLeader:
             log.warning("consumer.not_leader", consumer=self._consumer.name)
             self._give_back(deliveries)  # those that are settled already are not affected
+
+    def _take_raw(self, batch: Batch, raw: Sequence[Delivery]) -> None:
+        for delivery in raw:
+            self._consumer.on_raw(batch, delivery)
 
     def _admit(self, deliveries: Iterable[Delivery]) -> tuple[list[Admitted], list[tuple[Delivery, RefusalError]]]:
         now = self._clock()

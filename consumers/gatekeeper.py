@@ -145,11 +145,11 @@ class Gatekeeper:
 
     def _known_services(self) -> tuple[ServiceInfo, ...]:
         if time.monotonic() - self._services_at > CHAIN_SECONDS or not self._services:
-            infos = []
+            infos: list[ServiceInfo] = []
             with self._store.reading() as tx:
                 for dn, name in self._directory.registry().services.items():
                     infos.extend(
-                        ServiceInfo(name=name, dn=dn, chain=pem_chain(stored.ders), sends=sends(name))
+                        ServiceInfo(name=name, dn=dn, chain=pem_chain(stored.ders).decode(), sends=sends(name))
                         for stored in chains.of_identity(tx, dn, valid_at=self._clock())
                     )
             self._services, self._services_at = tuple(infos), time.monotonic()

@@ -25,7 +25,7 @@ from .domain.facts import Accepted, Beat, LeaseWatch, Reported, SaidGoodbye, Sil
 from .outages import Outages
 from .outcome import ACK, DeadLetter, Outcome
 from .settings import LeaseSettings
-from .store import jobs, leader, orders, pilots, service_state
+from .store import jobs, leader, orders, pilots, state
 
 ROLE = "job-state-sweeper"
 SWEEP_LIMIT = 500
@@ -63,13 +63,18 @@ class JobState(Consumer):
         self._outages = Outages(longest_gap=max(5.0, 3 * settings.sweep))
         self._next_sweep = 0.0
         self._changes: Changes | None = None
+        self._beats: dict[str, pilots.Beat] = {}
+        self._over: list[tuple[int, int]] = []
 
     def handle(self, batch: Batch, messages: Sequence[Admitted]) -> list[Outcome]:
         """Handle a batch with one read and one write of all jobs that it names."""
         self._changes = changes = Changes(batch, self.name)
+        self._beats, self._over = {}, []
         changes.load({job for message in messages for job in _jobs_of(message.message)})
         outcomes = [self.dispatch(batch, message) for message in messages]
         changes.flush()
+        pilots.beat(batch.tx, list(self._beats.values()), batch.now)
+        orders.drop(batch.tx, self._over)
         return outcomes
 
     @property
@@ -99,14 +104,15 @@ class JobState(Consumer):
         for payload in beat.payloads:
             if (payload.job, payload.attempt) in renewed:
                 self.changes.set(payload.job, **usage_columns(payload.usage))
-        figures = {
-            "site": beat.site,
-            "load": beat.load,
-            "memory_mb": beat.memory_mb,
-            "disk_mb": beat.disk_mb,
-            "processors": beat.processors,
-        }
-        pilots.heard(batch.tx, message.client, message.principal.identity, batch.now, figures)
+        self._beats[message.client] = pilots.Beat(
+            message.client,
+            message.principal.identity,
+            beat.site,
+            beat.load,
+            beat.memory_mb,
+            beat.disk_mb,
+            beat.processors,
+        )
         return ACK
 
     def _renew(
@@ -140,7 +146,7 @@ class JobState(Consumer):
                 abandon.append(Order(job=report.job, attempt=report.attempt, action="abandon", reason=why))
             elif isinstance(outcome, Decision):
                 if not outcome.after.leased:
-                    orders.settle(batch.tx, report.job, report.attempt, report.status.value, batch.now)
+                    self._over.append((report.job, report.attempt))
                 else:
                     self.changes.set(report.job, **usage_columns(report.usage))
         if abandon:
@@ -156,7 +162,7 @@ class JobState(Consumer):
         self.changes.load(held)
         for job in held:
             self.changes.decide(job, SaidGoodbye(message.client, said.reason))
-        pilots.set_status(batch.tx, message.client, "gone", batch.now)
+        pilots.gone(batch.tx, [message.client], batch.now)
         fact = PilotChanged(
             client=message.client,
             identity=message.principal.identity,
@@ -173,14 +179,18 @@ class JobState(Consumer):
         done = message.verified.message
         if not isinstance(done, ControlDone):
             return DeadLetter("not control.done")
-        orders.done(batch.tx, done.job, done.attempt, done.action, message.client, done.outcome, batch.now)
+        row = self.changes.get(done.job)
+        if row is None or row.pilot != message.client:
+            return ACK  # not its order to answer
+        orders.done(batch.tx, [((done.job, done.attempt, done.action), done.outcome)], batch.now)
         return ACK
 
     # -- the sweeper --------------------------------------------------------------------------------------------
 
     def start(self, batch: Batch) -> None:
         """Learn how long nobody listened."""
-        self._outages.restore(service_state.get(batch.tx, ROLE), batch.now)
+        kept = state.get(batch.tx, ROLE)
+        self._outages.restore(kept[0] if kept else None, batch.now)
 
     def due_in(self, now: float) -> float | None:
         """Sweep regularly."""
@@ -195,7 +205,7 @@ class JobState(Consumer):
         self._outages.listened(now)
         if leader.acquire_or_renew(batch.tx, ROLE, self._holder, now, 10 * self._settings.sweep) is None:
             return
-        service_state.put(batch.tx, ROLE, self._outages.dump(), now)
+        state.put(batch.tx, ROLE, self._outages.dump(), now)
         if not self.idle:
             return  # heartbeats wait to be read: nobody is silent before they are
         changes = Changes(batch, self.name)
@@ -203,7 +213,17 @@ class JobState(Consumer):
         self._listen(batch, changes)
         changes.flush()
         self._resend(batch)
-        pilots.lose_silent(batch.tx, now - PILOT_LOST_SECONDS, now)
+        for lost in pilots.mark_lost(batch.tx, now - PILOT_LOST_SECONDS):
+            batch.publish(
+                PilotChanged(
+                    client=lost.client,
+                    identity=lost.identity,
+                    status=lost.status,
+                    site=lost.site,
+                    time=now,
+                    cause=f"no sign of life for {PILOT_LOST_SECONDS:.0f} s",
+                )
+            )
 
     def _end_leases(self, batch: Batch, changes: Changes) -> None:
         ids = jobs.expired_leases(batch.tx, batch.now, SWEEP_LIMIT)
@@ -233,7 +253,7 @@ class JobState(Consumer):
             order = Order(job=row.job, attempt=row.attempt, action=row.action, reason=row.reason)
             by_pilot.setdefault(row.client, []).append(order)
         for client, some in by_pilot.items():
-            orders.mark_sent(batch.tx, some, batch.now)
+            orders.sent(batch.tx, [(one.job, one.attempt, one.action) for one in some], batch.now)
             batch.tell(client, ControlJobs(orders=tuple(some)))
 
 
@@ -242,6 +262,8 @@ def _jobs_of(message: Message) -> set[int]:
         return {ref.job for ref in message.jobs}
     if isinstance(message, ReportJobs):
         return {report.job for report in message.reports}
+    if isinstance(message, ControlDone):
+        return {message.job}
     if isinstance(message, Heartbeat):
         return {payload.job for payload in message.payloads}
     return set()

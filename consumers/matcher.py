@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import ClassVar
 
+import msgspec
 import structlog
 
 from broker.publisher import Letter
@@ -135,8 +136,7 @@ class Matcher(Consumer):
                     outcomes.append(DeadLetter("neither match.request nor work.waiting"))
         matching.serve(batch, asked, hinted)
         if asked:
-            offers = {one.client: (one.identity, one.request.offer) for one in asked}
-            pilots.asked(batch.tx, offers, batch.now)
+            pilots.offered(batch.tx, list({one.client: _offered(one) for one in asked}.values()))
         return outcomes
 
     # -- answers that came back ---------------------------------------------------------------------------------
@@ -167,3 +167,16 @@ class Matcher(Consumer):
             self._matching.forget({letter.audience for letter in returned})
             queues = {row.queue_id for job, _, _ in lost if (row := changes.get(job)) is not None}
             self._matching.serve(batch, [], {queue for queue in queues if queue is not None})
+
+
+def _offered(one: Asked) -> pilots.PilotRow:
+    offer = one.request.offer
+    return pilots.PilotRow(
+        client=one.client,
+        identity=one.identity,
+        site=offer.site,
+        ce=offer.ce,
+        first_seen=one.since,
+        last_seen=one.since,
+        offer=msgspec.json.encode(offer),
+    )

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 import msgspec
 
 from broker.subscriber import Admitted
+from schemas.envelope import reply_queue
 from schemas.job import JobStatus
 from schemas.messages.common import MAX_INLINE_BYTES, InputFile, SandboxFile
 from schemas.messages.event import JobChange, ProxyWanted
@@ -109,7 +110,7 @@ class Matching:
     def load(self, batch: Batch) -> None:
         """Everything, at a takeover."""
         self.reconcile(batch)
-        for row in parked.all_rows(batch.tx):
+        for row in parked.load(batch.tx):
             request = msgspec.json.decode(row.request, type=RequestMatch)
             self._keep(Asked(row.client, row.identity, request, row.cid, row.since, row.deadline))
         self.serve(batch, [], set(self._index))
@@ -281,6 +282,7 @@ class Matching:
                     one.request.slot,
                     one.identity,
                     msgspec.json.encode(one.request),
+                    reply_queue(one.client),
                     one.correlation,
                     one.since,
                     one.deadline,
@@ -342,7 +344,7 @@ class Matching:
                 self._contents.clear()
                 self._contents_bytes = 0
                 missing = list(wanted)
-            fetched = sandboxes.contents(batch.tx, missing)
+            fetched = sandboxes.contents(batch.tx, missing, MAX_INLINE_BYTES)
             self._contents.update(fetched)
             self._contents_bytes += sum(map(len, fetched.values()))
         return self._contents

@@ -48,8 +48,10 @@ class Paperwork:
             if key in fresh:
                 fresh.discard(key)  # the same message twice in one batch is handled once
                 news.append(message)
-            elif recorded.get(key):
-                again.extend(Letter(*values) for values in _decoder.decode(recorded[key]))
+                continue
+            answers = recorded.get(key)
+            if answers is not None:
+                again.extend(Letter(*values) for values in _decoder.decode(answers))
         return news, again
 
     def record(self, batch: Batch, messages: Sequence[Admitted], outcomes: Sequence[Outcome]) -> None:
