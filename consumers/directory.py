@@ -79,6 +79,10 @@ class Directory:
 
     # -- chains -------------------------------------------------------------------------------------------------
 
+    def now(self) -> float:
+        """Server time."""
+        return self._clock()
+
     def verify(self, ders: list[bytes]) -> VerifiedChain:
         """Verify a chain against the trust directory now.
 

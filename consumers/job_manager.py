@@ -1,7 +1,7 @@
 """job-manager: submissions and users' commands on jobs.
 
 Promises: a submission is one committed row with a reserved range of ids, or nothing and all its errors; the same
-idempotency key gives the same ids. Its jobs are written in slices (:mod:`consumers.expansion`), the first of them in the
+idempotency key gives the same ids. Its jobs are written in slices (:mod:`consumers.expansion`), the first one in the
 submitting transaction. Commands act on each job for which the sender has the right, and say per job what happened.
 """
 
