@@ -59,6 +59,7 @@ class PayloadRunner:
         self._user = user_name()
         self._null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
         self._wakeup = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        self._wake_lock = threading.Lock()  # nobody may write to the number of a descriptor that was closed
         self._epoll = select.epoll()
         self._epoll.register(self._wakeup, select.EPOLLIN)
         self._lock = threading.Lock()  # held while a child is made, so that no look mistakes it for an orphan
@@ -122,8 +123,9 @@ class PayloadRunner:
 
     def wake(self) -> None:
         """Have the runner's thread look at its payloads now."""
-        with contextlib.suppress(OSError, ValueError):
-            os.eventfd_write(self._wakeup, 1)
+        with self._wake_lock:
+            if self._wakeup >= 0:
+                os.eventfd_write(self._wakeup, 1)
 
     def expect(self, when: float) -> None:
         """Have the runner's thread awake at `when`, if it would sleep longer."""
@@ -131,7 +133,12 @@ class PayloadRunner:
             self.wake()
 
     def close(self, reason: str = "the pilot ends", grace: float = DEFAULT_GRACE) -> None:
-        """Stop all payloads, wait for their end, release everything."""
+        """Stop all payloads, wait for their end, release everything; harmless when done twice.
+
+        Not from an exit callback: those run on the thread that this waits for.
+        """
+        if self._closing:
+            return
         for payload in self.payloads():
             payload.stop(reason, grace)
         for payload in self.payloads():
@@ -139,12 +146,14 @@ class PayloadRunner:
         self._closing = True
         self.wake()
         self._orphans.kill_unclaimed()
-        if threading.current_thread() is not self._thread and self._thread.is_alive():
+        if threading.current_thread() is not self._thread:
             self._thread.join()
             self._epoll.close()
-            for descriptor in (self._wakeup, self._null, *self._by_descriptor):
-                with contextlib.suppress(OSError):
-                    os.close(descriptor)
+            with self._wake_lock:
+                os.close(self._wakeup)
+                self._wakeup = -1
+            for descriptor in (self._null, *self._by_descriptor):
+                os.close(descriptor)
 
     def report(self, payload: Payload, callback: ExitCallback, outcome: Outcome) -> None:
         """Call back, keeping errors of the callback away from the runner."""

@@ -322,6 +322,9 @@ def test_close_stops_everything(shell: Shell, living: Living) -> None:
     runner.close("the pilot ends")
     assert [payload.outcome and payload.outcome.reason for payload in payloads] == ["the pilot ends"] * 3
     assert living("987656") == []
+    payloads[0].stop("too late")
+    payloads[0].stop_at(0, "too late")
+    runner.close()
     assert len(list(Path("/proc/self/fd").iterdir())) == before
 
 
