@@ -8,7 +8,7 @@ and keeping proxies), ``authority`` (a throwaway CA for the private stack).
 from __future__ import annotations
 
 from .attribute_certificate import GenericAttribute
-from .authority import Authority, subject_hash
+from .authority import Authority
 from .certificate import (
     MAX_CERTIFICATES,
     MAX_CHAIN_BYTES,
@@ -30,6 +30,7 @@ from .delegation import create_proxy, make_csr, new_key, read_csr, sign_csr
 from .errors import CredentialError, IdentityError
 from .keys import PrivateKey, PublicKey
 from .proxy import VerifiedChain, thumbprint, verify_chain
+from .subject_hash import subject_hash
 from .voms import VomsAc
 from .vomsdir import VomsDir
 from .x509 import TrustStore

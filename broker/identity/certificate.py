@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 MAX_CHAIN_BYTES = 64 * 1024
 # Deeper delegation than this does not occur; each certificate costs a signature check.
 MAX_CERTIFICATES = 16
+# Real names stay below 300 bytes; the bound also keeps the cache of decoded names small.
+MAX_NAME_BYTES = 4096
 
 OID_KEY_USAGE = "2.5.29.15"
 OID_SUBJECT_ALT_NAME = "2.5.29.17"
@@ -212,6 +214,8 @@ def read_extensions(sequence: der.Element, into: dict[str, Extension]) -> None:
 
 def read_name(element: der.Element) -> tuple[Rdn, ...]:
     """Decode a Name (RDNSequence) to (type, text) pairs, most general first."""
+    if len(element.encoded) > MAX_NAME_BYTES:
+        raise der.DerError(f"a name of more than {MAX_NAME_BYTES} bytes")
     return _decode_name(element.expect(der.SEQUENCE).encoded)
 
 

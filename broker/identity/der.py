@@ -7,9 +7,9 @@ malformed. It knows no schema; callers walk the elements (X.690 §10). Sizes are
 from __future__ import annotations
 
 import datetime as dt
+import functools
 import re
-from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 from .errors import IdentityError
 
@@ -30,9 +30,8 @@ class DerError(IdentityError):
     """Malformed DER."""
 
 
-@dataclass(frozen=True, slots=True)
-class Element:
-    """One TLV: its tag byte, its content, and the whole encoding."""
+class Element(NamedTuple):
+    """One TLV: its tag byte, its content, and the whole encoding (a tuple: thousands are made per second)."""
 
     tag: int
     content: bytes
@@ -109,7 +108,12 @@ def boolean(element: Element) -> bool:
 
 def oid(element: Element) -> str:
     """Decode an OBJECT IDENTIFIER to dotted text."""
-    content = element.expect(OID).content
+    return _dotted(element.expect(OID).content)
+
+
+@functools.lru_cache(maxsize=1024)
+def _dotted(content: bytes) -> str:
+    """Decode an identifier's content; the same few dozen occur in every certificate, hence the cache."""
     # 64 bytes hold any OID in use; longer ones would only make huge numbers.
     if not content or len(content) > 64 or content[-1] & 0x80:
         raise DerError("a bad object identifier")

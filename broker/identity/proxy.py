@@ -93,6 +93,9 @@ def verify_chain(
     """
     certificates = [parse_certificate(item) for item in dict.fromkeys(split_chain(source))]
     end_entity, proxies, authorities = order_chain(certificates)
+    if not end_entity.subject:
+        # RFC 3820 §3.1: an issuer of proxies has a name; an identity without one could be anybody's.
+        raise IdentityError("the end entity's certificate has no subject name")
     trusted = trust.verify_end_entity(end_entity, authorities, now)
     try:
         _check_client_use(end_entity)

@@ -156,7 +156,8 @@ class TrustStore:
             return True
 
     def _current(self) -> _Snapshot:
-        if time.monotonic() - self._looked > RELOAD_SECONDS:
+        # While one thread looks at the directory, the others go on with what is known.
+        if time.monotonic() - self._looked > RELOAD_SECONDS and not self._lock.locked():
             self.reload_if_changed()
         return self._snapshot
 

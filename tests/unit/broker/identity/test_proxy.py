@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import pytest
 from cryptography import x509
+from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import dsa, ec, rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
@@ -302,6 +303,45 @@ def test_identity_of_a_refused_proxy_is_told(pki: Pki) -> None:
     with pytest.raises(IdentityError) as caught:
         verify_chain(proxy(pki.user, end=NOW - HOUR / 2).ders, pki.trust, None, NOW)
     assert caught.value.identity == USER_DN
+
+
+def test_end_entity_without_a_name(pki: Pki) -> None:
+    nobody = craft(pki.authority.credential, x509.Name([]))
+    assert "no subject name" in refusal(pki, nobody)
+    assert "no subject name" in refusal(pki, proxy(nobody))
+
+
+def test_endless_name(pki: Pki) -> None:
+    user = x509.load_der_x509_certificate(pki.user.leaf).subject
+    long = x509.Name([*user.rdns, *[rdn((NameOID.COMMON_NAME, "x" * 60))] * 100])
+    assert "name of more than" in refusal(pki, craft(pki.user, long, extensions=[pci()]))
+
+
+def test_two_proxies_of_different_keys_cannot_share_a_name(pki: Pki) -> None:
+    """A child is checked with the key of the issuer in the chain, whatever else bears that name."""
+    first, twin = proxy(pki.user, "1"), proxy(pki.user, "1")
+    child = proxy(first, "2")
+    with pytest.raises(IdentityError, match="bad signature"):
+        verify_chain([child.leaf, twin.leaf, *pki.user.ders], pki.trust, None, NOW)
+
+
+def test_sha1_signature(pki: Pki) -> None:
+    def weaken(fields: list[bytes]) -> None:
+        fields[2] = der.encode(der.SEQUENCE, der.encode_oid("1.2.840.10045.4.1"))
+
+    tbs_only = edit(proxy(pki.user), pki.user.key, weaken)
+    assert "malformed" in refusal(pki, tbs_only) or "signature" in refusal(pki, tbs_only)
+    encoded = der.read_exactly(tbs_only.leaf, der.SEQUENCE).children()
+    both = der.encode(
+        der.SEQUENCE,
+        encoded[0].encoded,
+        der.encode(der.SEQUENCE, der.encode_oid("1.2.840.10045.4.1")),
+        der.encode(
+            der.BIT_STRING,
+            b"\0" + pki.user.key.sign(encoded[0].encoded, ec.ECDSA(hashes.SHA1())),  # type: ignore[call-arg,arg-type,union-attr]  # EC here
+        ),
+    )
+    assert "weak or unsupported signature" in refusal(pki, Credential(tbs_only.key, (both, *tbs_only.rest)))
 
 
 def test_empty_trust_directory(pki: Pki, tmp_path) -> None:  # type: ignore[no-untyped-def]  # pytest's fixture

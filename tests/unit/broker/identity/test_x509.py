@@ -13,8 +13,17 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import NameOID
 
-from broker.identity import Authority, Credential, IdentityError, TrustStore, new_key, pem_chain, verify_chain
-from broker.identity.authority import subject_hash, x509_name
+from broker.identity import (
+    Authority,
+    Credential,
+    IdentityError,
+    TrustStore,
+    new_key,
+    pem_chain,
+    subject_hash,
+    verify_chain,
+)
+from broker.identity.authority import x509_name
 from schemas.errors import ConfigurationError
 from tests.support.pki import CA_DN, HOUR, NOW, USER_DN, Extra, Pki, craft, make_pki, proxy, unknown, usage
 
