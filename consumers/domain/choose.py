@@ -8,15 +8,19 @@ one batch, are chosen as if one after the other.
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import reduce
 from operator import or_
+from typing import TypeAlias
 
 from schemas.messages.pilot import Offer
 
 from .index import Group, Index, Owner, Queue, Taken
 from .requirements import Condition, describe
+
+Serves: TypeAlias = Callable[[str, str], bool]
+"""(group, owner) → whether a pilot may have jobs of theirs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +62,7 @@ class NoMatch:
 
 
 def reserve(
-    offer: Offer, index: Index, now: float, count: int = 1, groups: Collection[str] | None = None
+    offer: Offer, index: Index, now: float, count: int = 1, serves: Serves | None = None
 ) -> tuple[Choice, ...] | NoMatch:
     """Choose up to ``count`` jobs for an offer and take them out of the index.
 
@@ -67,39 +71,40 @@ def reserve(
         index: changed by what is taken.
         now: for :attr:`Choice.waited`; the order does not depend on it.
         count: jobs wanted.
-        groups: only jobs of these groups (those the pilot may serve); ``None`` for all.
+        serves: (group, owner) → whether this pilot may have their jobs; ``None``: everybody's. Asked of those only
+            that have fitting work, in their turn.
     """
-    taken = _take(offer, index, count, groups)
-    return _choices(taken, now) if taken else NoMatch(why_not(offer, index, groups))
+    taken = _take(offer, index, count, serves)
+    return _choices(taken, now) if taken else NoMatch(why_not(offer, index, serves))
 
 
 def choose(
-    offer: Offer, index: Index, now: float, count: int = 1, groups: Collection[str] | None = None
+    offer: Offer, index: Index, now: float, count: int = 1, serves: Serves | None = None
 ) -> tuple[Choice, ...] | NoMatch:
     """What :func:`reserve` would take; the index is left as it was."""
-    taken = _take(offer, index, count, groups)
+    taken = _take(offer, index, count, serves)
     for one in reversed(taken):
         index.untake(one)
-    return _choices(taken, now) if taken else NoMatch(why_not(offer, index, groups))
+    return _choices(taken, now) if taken else NoMatch(why_not(offer, index, serves))
 
 
-def why_not(offer: Offer, index: Index, groups: Collection[str] | None = None) -> tuple[Reason, ...]:
+def why_not(offer: Offer, index: Index, serves: Serves | None = None) -> tuple[Reason, ...]:
     """For each condition how many waiting classes fail at it first, most first."""
     waiting = reduce(or_, (group.mask for group in index.groups.values()), 0)
     reasons = []
     for condition, passing in index.classes.passing(offer):
         reasons.append((condition, waiting & ~passing))
         waiting &= passing
-    if groups is not None or offer.owners:
+    if serves is not None or offer.owners:
         reasons.append((Condition.OWNER, waiting))
     found = [Reason(condition, bits.bit_count(), describe(condition, offer)) for condition, bits in reasons if bits]
     return tuple(sorted(found, key=lambda reason: (-reason.count, reason.condition.value)))
 
 
-def _take(offer: Offer, index: Index, count: int, groups: Collection[str] | None) -> list[Taken]:
+def _take(offer: Offer, index: Index, count: int, serves: Serves | None) -> list[Taken]:
     taken: list[Taken] = []
     while len(taken) < count:
-        queue = _next(offer, index, groups)
+        queue = _next(offer, index, serves)
         if queue is None:
             break
         taken.append(index.take(queue.id))
@@ -110,23 +115,25 @@ def _choices(taken: list[Taken], now: float) -> tuple[Choice, ...]:
     return tuple(Choice(one.queue_id, one.priority, one.oldest, max(0.0, now - one.oldest)) for one in taken)
 
 
-def _next(offer: Offer, index: Index, groups: Collection[str] | None) -> Queue | None:
+def _next(offer: Offer, index: Index, serves: Serves | None) -> Queue | None:
     fitting = index.classes.fitting(offer)
     if not fitting:
         return None
     for _, name in index.turns.order:
         group = index.groups[name]
-        if group.mask & fitting and (groups is None or name in groups):
-            queue = _next_of_group(group, fitting, offer.owners)
+        if group.mask & fitting:
+            queue = _next_of_group(group, fitting, offer.owners, serves)
             if queue is not None:
                 return queue
     return None
 
 
-def _next_of_group(group: Group, fitting: int, owners: tuple[str, ...]) -> Queue | None:
+def _next_of_group(group: Group, fitting: int, owners: tuple[str, ...], serves: Serves | None) -> Queue | None:
     for _, name in group.turns.order:
         owner = group.owners[name]
-        if owner.mask & fitting and (not owners or name in owners):
+        if not owner.mask & fitting or (owners and name not in owners):
+            continue
+        if serves is None or serves(group.name, name):
             return _next_of_owner(owner, fitting)
     return None
 

@@ -56,6 +56,8 @@ def _fill_history(job: JobView, report: Report, now: float) -> Outcome:
         return Ignored("this report was taken before")
     draft = Draft(job, steps=len(report.steps))
     for step in missing:
+        if step.status in _ENDS:
+            continue  # an end is a decision, never a mere line
         draft.note(step.status, step.minor, _on_time(job, step, now), "late report")
     return draft.outcome()
 

@@ -143,10 +143,10 @@ class TestNoMatch:
 
     def test_groups_that_the_pilot_may_serve(self) -> None:
         index = index_of(("g0", "o"), ("g1", "o"))
-        outcome = choose(NODE, index, 0.0, 2, groups={"g1"})
+        outcome = choose(NODE, index, 0.0, 2, serves=lambda group, _: group == "g1")
         assert not isinstance(outcome, NoMatch)
         assert [choice.queue_id for choice in outcome] == [1, 1]
-        assert isinstance(choose(NODE, index, 0.0, groups={"g9"}), NoMatch)
+        assert isinstance(choose(NODE, index, 0.0, serves=lambda group, owner: owner == "nobody"), NoMatch)
 
     def test_site_mask(self) -> None:
         index = index_of(("g", "o"))
