@@ -130,10 +130,9 @@ class Changes:
             self._effect(row, effect)
 
     def _derive(self, row: JobRow, line: Line, values: dict[str, object]) -> None:
-        if line.status is JobStatus.RUNNING and line.attempt and line.attempt == values.get("attempt", row.attempt):
-            attempt = self._attempts.setdefault((row.id, line.attempt), {})
-            if "started" not in attempt:
-                attempt["started"] = values["started"] = line.time
+        if line.status is JobStatus.RUNNING and row.started is None and "started" not in values:
+            # Only the first of an attempt: later lines tell other minor states, kill requests, heartbeats again.
+            self._attempts.setdefault((row.id, line.attempt), {})["started"] = values["started"] = line.time
         if line.status in FINAL - {JobStatus.DELETED}:
             values["ended"] = line.time
         elif line.status in {JobStatus.RESCHEDULED, JobStatus.WAITING}:
