@@ -1,8 +1,8 @@
 """Name constraints of authorities on directory names (RFC 5280 §4.2.1.10).
 
-The library applies constraints to subjectAltName only: those of DNS names and addresses; a critical constraint of
-another kind makes it refuse the chain. Grid identities are subject names, so directory names that are not marked
-critical, which the library passes over, are applied here to every subject below the constraining authority.
+The library applies constraints to subjectAltName only: those of DNS names and addresses. A critical constraint on
+directory names makes its newer versions refuse the chain; else it passes over them. Grid identities are subject
+names, so directory names are applied here to every subject below the constraining authority.
 """
 
 from __future__ import annotations
