@@ -31,6 +31,11 @@ def become_subreaper() -> None:
     _prctl(_PR_SET_CHILD_SUBREAPER, 1)
 
 
+def cease_subreaper() -> None:
+    """Leave orphans of our descendants to init again."""
+    _prctl(_PR_SET_CHILD_SUBREAPER, 0)
+
+
 def signal_at_parent_death(signal_number: int) -> None:
     """Ask for a signal when the thread that forked us ends."""
     _prctl(_PR_SET_PDEATHSIG, signal_number)

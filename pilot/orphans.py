@@ -2,7 +2,8 @@
 
 Promises: no dead orphan stays a zombie for long and its CPU time goes to its payload; a living process that no
 payload owns (it hides from the accounts) is killed after a second look. Only children of ours in a foreign session
-that are no payload's first process are touched, so helpers that the pilot starts itself are safe.
+that are no payload's first process are touched, and none that was there before the runner; helpers that the pilot
+starts in its own session are safe.
 Lies elsewhere: attribution (:mod:`pilot.strays`), the end of payloads (:mod:`pilot.runner`).
 """
 
@@ -47,11 +48,19 @@ class Orphans:
         self._sweep_seconds = sweep_seconds
         self._next_sweep = now + sweep_seconds
         self._suspects: dict[tuple[int, int], float] = {}
+        self._strangers = self._children_before_us()
         self.last_end = 0.0
+
+    def _children_before_us(self) -> dict[int, int]:
+        table = read_processes().values()
+        return {process.pid: process.started for process in table if process.parent == self._pilot}
 
     def look(self) -> Survey:
         """Survey the processes of all payloads (one pass over /proc)."""
         table = read_processes()
+        for pid, started in self._strangers.items():
+            if pid in table and table[pid].started == started:
+                del table[pid]
         with self._lock:
             households = [payload.household for payload in self._payloads.values()]
             return survey(table, households, self._pilot, self._session, self.last_end)

@@ -29,7 +29,7 @@ from typing import Self
 
 import structlog
 
-from .kernel import become_subreaper, steady_now
+from .kernel import become_subreaper, cease_subreaper, steady_now
 from .orphans import SWEEP_SECONDS, Orphans
 from .payload import Outcome, PayloadSpec, Usage, build_command, build_environment
 from .processes import Process, send_signal
@@ -148,6 +148,7 @@ class PayloadRunner:
         self._orphans.kill_unclaimed()
         if threading.current_thread() is not self._thread:
             self._thread.join()
+            cease_subreaper()
             self._epoll.close()
             with self._wake_lock:
                 os.close(self._wakeup)

@@ -298,6 +298,14 @@ def test_other_children_of_the_pilot_are_left_alone(runner: PayloadRunner, shell
         assert helper.wait() == 9
 
 
+def test_children_from_before_the_runner_are_left_alone(shell: Shell) -> None:
+    with subprocess.Popen(["/bin/sleep", "30"], start_new_session=True) as server:
+        with PayloadRunner(sweep_seconds=0.05) as runner:
+            finished(runner.start(shell("sleep 0.5")))
+        assert server.poll() is None
+        server.kill()
+
+
 def test_many_payloads_from_several_threads(runner: PayloadRunner, shell: Shell) -> None:
     specs = [[shell("exit 5") for _ in range(15)] for _ in range(4)]
     codes: list[int | None] = []
