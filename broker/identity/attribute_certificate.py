@@ -6,6 +6,7 @@ signature are ``voms``'s matter.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -28,6 +29,8 @@ MAX_AC_BYTES = 64 * 1024
 # The largest real lists of groups and roles have about a hundred.
 MAX_FQANS = 1024
 MAX_GENERIC_ATTRIBUTES = 1024
+
+_VO = re.compile(r"[A-Za-z0-9._-]{1,255}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,7 +170,7 @@ def _read_fqans(attributes: der.Element) -> tuple[str, tuple[str, ...]]:
 def _read_authority(names: list[der.Element]) -> str:
     (uri,) = names
     vo, separator, _host = uri.expect(0x86).content.decode("ascii").partition("://")
-    if not vo or not separator:
+    if not separator or not _VO.fullmatch(vo):
         raise der.DerError("a policy authority that is not vo://host:port")
     return vo
 

@@ -61,6 +61,8 @@ def init(
     """Make a proxy from your certificate (RFC 3820)."""
     from broker.identity import create_proxy, new_key, save_credential
 
+    if not 0 < hours <= MAX_HOURS:  # also "nan", which passes the parser's own comparison
+        raise typer.BadParameter(f"a lifetime is between 0 and {MAX_HOURS} hours", param_hint="--hours")
     settings = _settings(ctx)
     target = credentials.proxy_path(settings, out)
     try:
@@ -100,7 +102,7 @@ def info(
     except PilotageError as error:
         result = _refused(str(error), None)
     if output is Output.JSON:
-        typer.echo(json.dumps(result, ensure_ascii=False, indent=2))
+        typer.echo(json.dumps(result, indent=2))
     else:
         _print_table(path, result)
     raise typer.Exit(0 if result["valid"] else 1)
@@ -173,7 +175,7 @@ def _show_new(proxy: Credential, path: Path, output: Output) -> None:
     leaf = parse_certificate(proxy.leaf)
     ends = leaf.x509.not_valid_after_utc
     if output is Output.JSON:
-        typer.echo(json.dumps({"path": str(path), "subject": leaf.dn, "not_after": str(ends)}, ensure_ascii=False))
+        typer.echo(json.dumps({"path": str(path), "subject": leaf.dn, "not_after": str(ends)}))
         return
     typer.echo(f"Proxy:       {path}\nSubject:     {leaf.dn}\nValid until: {ends:%Y-%m-%d %H:%M:%S} UTC")
 
@@ -247,8 +249,8 @@ def _print_table(path: Path, result: dict[str, Any]) -> None:
     for ac in result["acs"]:
         rows.append((f"VO {ac['vo']}", "\n".join(ac["fqans"]) if ac["valid"] else f"not valid: {ac['reason']}"))
     for name, value in rows:
-        # Text, not str: names from a file are never read as markup.
-        table.add_row(name, Text(value))
+        # Text, not str: names from a file are never read as markup. A file's own name may be no valid text.
+        table.add_row(name, Text(value.encode("utf-8", "backslashreplace").decode("utf-8")))
     Console().print(table)
 
 

@@ -207,6 +207,16 @@ def test_info_of_anything_else(home: Path) -> None:
     assert info("/dev/zero", "--ca-dir", home / "ca")[0] == 1
 
 
+def test_file_name_that_is_no_text(home: Path) -> None:
+    name = os.fsdecode(b"\xff\x1b[2J")
+    assert info(home / name)[0] == 1
+    code = "from producers.commands.proxy import app; app()"
+    for arguments in (["info", name], ["info", name, "-o", "json"], ["destroy", name], ["init", "--cert", name]):
+        done = subprocess.run([sys.executable, "-c", code, *arguments], cwd=ROOT, capture_output=True, check=False)
+        assert done.returncode == 1
+        assert b"Traceback" not in done.stdout + done.stderr
+
+
 def test_info_without_trust(home: Path) -> None:
     assert run("init").exit_code == 0
     code, found = info("--ca-dir", home / "none")
