@@ -31,6 +31,8 @@ from .transport import Delivery, Pace, Tag
 STREAM_OFFSET = "x-stream-offset"
 # A refused consumer tries again soon (the queue is perhaps being made), later every 15 s.
 RETRY = Pace(first=0.5, longest=15.0)
+# The broker owes an answer to a consume; without one a new channel is tried.
+ANSWER_TIMEOUT = 10.0
 
 
 @dataclass(frozen=True)
@@ -65,6 +67,7 @@ class Consumer:
         self._consumer_tag: str | None = None
         self._consumptions = 0
         self._offset: int | None = None
+        self._answered = False
         self._paused = False
         self._cancelled = False
         self._timer: object | None = None
@@ -84,7 +87,7 @@ class Consumer:
         self._paused = True
         if self._wish.stream:
             self._close_channel()
-        elif self._channel is not None and self._consumer_tag is not None:
+        elif self._channel is not None and self._channel.is_open and self._consumer_tag is not None:
             self._channel.basic_cancel(self._consumer_tag, callback=lambda _frame: None)
             self._consumer_tag = None
         self._intake.tell(active=False)
@@ -108,14 +111,14 @@ class Consumer:
     def ack(self, tags: Iterable[Tag]) -> None:
         """Acknowledges deliveries of the present epoch, ignores others."""
         channel = self._channel
-        if channel is not None:
+        if channel is not None and channel.is_open:
             for number, multiple in self._book.ack(self._present(tags)):
                 channel.basic_ack(number, multiple=multiple)
 
     def reject(self, tags: Iterable[Tag], *, requeue: bool) -> None:
         """Rejects deliveries of the present epoch, ignores others. Never nack: quorum queues would not count it."""
         channel = self._channel
-        if channel is not None:
+        if channel is not None and channel.is_open:
             for number in self._book.remove(self._present(tags)):
                 channel.basic_reject(number, requeue=requeue)
 
@@ -137,10 +140,12 @@ class Consumer:
             channel.close()
             return
         self._channel = channel
+        self._answered = False
         self._book = AckBook()
         self._epoch = self._epochs()
         channel.add_on_close_callback(self._on_channel_closed)
         channel.add_on_cancel_callback(self._on_cancelled_by_broker)
+        self._loop.later(ANSWER_TIMEOUT, lambda: self._check_answer(channel))
         channel.basic_qos(prefetch_count=self._wish.prefetch, callback=lambda _frame: self._consume(channel))
 
     def _consume(self, channel: Channel) -> None:
@@ -163,8 +168,15 @@ class Consumer:
 
     def _on_consuming(self, channel: Channel) -> None:
         if self._is_current(channel) and self._consumer_tag is not None:
+            self._answered = True
             self._backoff.opened(time.monotonic())
             self._intake.tell(active=True)
+
+    def _check_answer(self, channel: Channel) -> None:
+        if self._is_current(channel) and not self._answered and not self._paused:
+            note(logging.WARNING, "broker.consumer_not_answered", queue=self._wish.queue, seconds=ANSWER_TIMEOUT)
+            self._close_channel()
+            self._open()
 
     def _on_message(
         self, channel: Channel, method: spec.Basic.Deliver, properties: spec.BasicProperties, body: bytes

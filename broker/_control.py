@@ -64,7 +64,8 @@ class Control:
         try:
             return future.result(timeout)
         except FutureTimeoutError as error:
-            future.cancel()
+            if not future.cancel():
+                self._loop.post(lambda: self._abandon(future))
             raise BrokerUnavailableError(f"The message broker did not answer within {timeout:g} s.") from error
 
     def opened(self, connection: PackedConnection) -> None:
@@ -106,7 +107,7 @@ class Control:
             return
         self._current = future
         try:
-            operation(self._channel, self._answered)
+            operation(self._channel, lambda frame: self._answered(future, frame))
         except Exception as error:  # noqa: BLE001 - pika refuses to encode it
             self._fail(OperationRefusedError(f"The request cannot be sent: {type(error).__name__}."))
             self._next()
@@ -132,11 +133,20 @@ class Control:
     def _is_current(self, channel: Channel) -> bool:
         return channel is self._channel
 
-    def _answered(self, frame: Answer) -> None:
-        current, self._current = self._current, None
-        if current is not None:
-            current.set_result(frame)
+    def _abandon(self, future: Future[Answer]) -> None:
+        """Nobody waits for this answer any more; the next operation gets a fresh channel."""
+        if future is not self._current or self._connection is None:
+            return
+        channel, self._channel, self._current = self._channel, None, None
+        if channel is not None and channel.is_open:
+            channel.close()
         self._next()
+
+    def _answered(self, future: Future[Answer], frame: Answer) -> None:
+        if future is self._current:  # and not one that was abandoned
+            self._current = None
+            future.set_result(frame)
+            self._next()
 
     def _fail(self, error: Exception) -> None:
         current, self._current = self._current, None

@@ -68,6 +68,7 @@ class Link:
         self._on_state = on_state
         self._connection: PackedConnection | None = None
         self._timer: object | None = None
+        self._reason = ""
         self._closing: Callable[[], None] | None = None
 
     @property
@@ -116,6 +117,7 @@ class Link:
             connection.close()  # abandoned while it was being opened
             return
         self._backoff.opened(time.monotonic())
+        self._reason = ""
         connection.add_on_connection_blocked_callback(self._on_blocked)
         connection.add_on_connection_unblocked_callback(self._on_unblocked)
         note(
@@ -164,8 +166,10 @@ class Link:
             return
         refused = isinstance(error, PermanentError)
         delay = self._backoff.delay(time.monotonic(), refused=refused)
+        usual = logging.ERROR if refused else logging.INFO
+        repeated, self._reason = str(error) == self._reason, str(error)
         note(
-            logging.ERROR if refused else logging.INFO,
+            logging.DEBUG if repeated else usual,  # an outage of hours is one line, not thousands
             "broker.refused" if refused else "broker.disconnected",
             connection=self._name,
             reason=str(error),
