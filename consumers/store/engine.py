@@ -39,6 +39,10 @@ IDLE_TRANSACTION_TIMEOUT_MS = 60_000
 CONNECT_TIMEOUT = 5
 """Seconds; callers pause and try again themselves."""
 
+PLANNER = "-c enable_seqscan=off -c enable_hashjoin=off -c enable_mergejoin=off"
+"""Our statements touch few rows of large tables, by key. Plans of prepared statements are kept, and one made while the
+tables were still small would go on reading them whole when they are large."""
+
 POOL_SIZE = 4
 """A consumer writes from one thread and reads from a few; many processes share one server."""
 
@@ -143,7 +147,7 @@ class Store:
     def _open_postgresql(cls, url: URL) -> Store:
         options = (
             f"-c statement_timeout={STATEMENT_TIMEOUT_MS} "
-            f"-c idle_in_transaction_session_timeout={IDLE_TRANSACTION_TIMEOUT_MS} -c timezone=UTC"
+            f"-c idle_in_transaction_session_timeout={IDLE_TRANSACTION_TIMEOUT_MS} -c timezone=UTC {PLANNER}"
         )
         engine = sa.create_engine(
             url.set(drivername="postgresql+psycopg"),

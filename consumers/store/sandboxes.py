@@ -41,6 +41,14 @@ class Chunk(msgspec.Struct, frozen=True, kw_only=True):
     data: bytes
 
 
+class Whole(msgspec.Struct, frozen=True):
+    """A whole file that travelled inside a message of ``owner``."""
+
+    owner: str
+    sha256: str
+    data: bytes
+
+
 class Blob(msgspec.Struct, frozen=True):
     """A complete file."""
 
@@ -61,28 +69,33 @@ class OutputRow(msgspec.Struct, frozen=True):
 
 
 def put_small(tx: Transaction, owner: str, contents: Mapping[str, bytes], now: float, expires: float) -> None:
-    """Keep whole files that travelled inside a message.
+    """Keep whole files that one sender put inside a message: SHA-256 (hex) → bytes. See :func:`put_whole`."""
+    put_whole(tx, [Whole(owner, sha256, data) for sha256, data in contents.items()], now, expires)
+
+
+def put_whole(tx: Transaction, wholes: Sequence[Whole], now: float, expires: float) -> None:
+    """Keep whole files that travelled inside messages.
 
     Args:
         tx: where.
-        owner: who sent them.
-        contents: SHA-256 (hex) → bytes.
+        wholes: the files, of any number of senders.
         now: the time.
         expires: when they may be dropped, if nothing refers to them.
 
     Raises:
         StoreRejected: bytes do not have their hash.
     """
-    for sha256, data in contents.items():
-        if hashlib.sha256(data).hexdigest() != sha256:
-            raise StoreRejected(f"content does not have the hash {sha256}")
-    names = sorted(contents)
+    contents = {one.sha256: one.data for one in wholes}
+    for one in wholes:
+        if hashlib.sha256(one.data).hexdigest() != one.sha256:
+            raise StoreRejected(f"content does not have the hash {one.sha256}")
     times = {"created": now, "expires": expires}
-    facts = [{"sha256": name, "size": len(contents[name]), "chunks": 1} for name in names]
-    _insert_blobs(tx, [{**fact, **times} for fact in facts])
-    parts = [{"sha256": name, "idx": 0, "data": contents[name]} for name in names]
+    facts = {name: {"sha256": name, "size": len(data), "chunks": 1} for name, data in sorted(contents.items())}
+    _insert_blobs(tx, [{**fact, **times} for fact in facts.values()])
+    parts = [{"sha256": name, "idx": 0, "data": contents[name]} for name in facts]
     sql.insert(tx, blob_chunks, parts, conflict="ignore")
-    mine = [{**fact, "owner": owner, "complete": True, **times} for fact in facts]
+    senders = sorted({(one.sha256, one.owner) for one in wholes})
+    mine = [{**facts[sha256], "owner": owner, "complete": True, **times} for sha256, owner in senders]
     sql.insert(tx, uploads, mine, conflict="replace", replace=("complete", "size", "chunks", "expires"))
 
 
@@ -120,8 +133,15 @@ def put_chunk(tx: Transaction, chunk: Chunk, now: float, expires: float) -> Uplo
 
 def may_refer(tx: Reading, owner: str, hashes: Collection[str]) -> set[str]:
     """Of these files those that the owner has sent in full."""
-    found = sql.fetch(tx, _may_refer(tx.dialect), ids=sql.listed(tx, hashes), owner=owner) if hashes else []
-    return {row[0] for row in found}
+    return {sha256 for _, sha256 in may_refer_many(tx, [(owner, sha256) for sha256 in hashes])}
+
+
+def may_refer_many(tx: Reading, pairs: Collection[tuple[str, str]]) -> set[tuple[str, str]]:
+    """Of these (owner, hash) those where the owner has sent the file in full."""
+    if not pairs:
+        return set()
+    rows = sql.encoded([{"owner": owner, "sha256": sha256} for owner, sha256 in set(pairs)])
+    return {(row[0], row[1]) for row in sql.fetch(tx, _may_refer(tx.dialect), rows=rows)}
 
 
 def describe(tx: Reading, hashes: Collection[str]) -> dict[str, Blob]:
@@ -236,10 +256,10 @@ def _put_chunk(dialect: DialectName) -> sa.Executable:
 
 @cache
 def _may_refer(dialect: DialectName) -> sa.Executable:
-    c, owner = uploads.c, sa.bindparam("owner", type_=sa.Text)
-    statement = sa.select(c.sha256).where(c.owner == owner, c.complete, sql.among(dialect, c.sha256))
+    c, v = uploads.c, sql.batch(dialect, {"owner": sa.Text(), "sha256": sa.Text()})
+    statement = sa.select(c.owner, c.sha256).where(c.sha256 == v["sha256"], c.owner == v["owner"], c.complete)
     # A purge waits until the caller has bound what he asked for.
-    return statement.with_for_update(read=True) if dialect == "postgresql" else statement
+    return statement.with_for_update(read=True, of=uploads) if dialect == "postgresql" else statement
 
 
 @cache

@@ -80,12 +80,17 @@ def insert(
         tx: the transaction.
         table: where.
         rows: structs or mappings, all with the same columns.
-        conflict: what happens to a row whose key is there: an error, nothing, or its new values replace the old.
+        conflict: what happens to a row whose key is there: an error, nothing, or its new values replace the old (of
+            rows with the same key in ``rows`` the last one counts then).
         keys: the key's columns; the primary key if not given.
         replace: the columns that ``replace`` replaces; all but the key if not given.
     """
     if not rows:
         return
+    if conflict == "replace" and len(rows) > 1:
+        key_names = keys or tuple(column.name for column in table.primary_key)
+        # PostgreSQL refuses to change a row twice in one statement.
+        rows = list({tuple(_value(row, name) for name in key_names): row for row in rows}.values())
     statement = _insert(tx.dialect, table, _names(rows[0]), conflict, keys, replace, (), tx.dialect == "postgresql")
     if tx.dialect == "postgresql":
         tx.connection.execute(statement, {ROWS: encoded(rows)})
@@ -215,6 +220,10 @@ def _names(row: RowLike) -> tuple[str, ...]:
 
 def _dict(row: RowLike) -> Mapping[str, object]:
     return msgspec.structs.asdict(row) if isinstance(row, msgspec.Struct) else row
+
+
+def _value(row: RowLike, name: str) -> object:
+    return getattr(row, name) if isinstance(row, msgspec.Struct) else row[name]
 
 
 def _plain(kind: TypeEngine[Any]) -> TypeEngine[Any]:

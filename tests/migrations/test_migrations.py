@@ -44,7 +44,11 @@ def described(connection: sa.Connection) -> dict[str, object]:
     constraints = connection.exec_driver_sql(
         "SELECT conname, pg_get_constraintdef(oid) FROM pg_constraint WHERE connamespace = 'public'::regnamespace"
     )
-    found: dict[str, object] = {f"column {row[0]}.{row[1]}": tuple(row[2:]) for row in columns}
+    options = connection.exec_driver_sql(
+        "SELECT relname, reloptions FROM pg_class WHERE relnamespace = 'public'::regnamespace AND reloptions IS NOT NULL"
+    )
+    found: dict[str, object] = {f"options {name}": values for name, values in options}
+    found |= {f"column {row[0]}.{row[1]}": tuple(row[2:]) for row in columns}
     found |= {f"index {name}": text for name, text in indexes if not name.startswith("alembic")}
     return found | {f"constraint {name}": text for name, text in constraints if not name.startswith("alembic")}
 

@@ -162,6 +162,7 @@ def upgrade() -> None:
         sa.Column("outcome", sa.LargeBinary(), nullable=True),
         sa.PrimaryKeyConstraint("jti", "iss", name=op.f("pk_inbox")),
         comment="Admitted messages; unique, so that a redelivery has no second effect. Outlives every outbox row.",
+        postgresql_with={"fillfactor": 60},
     )
     op.create_index(op.f("ix_inbox_received"), "inbox", ["received"], unique=False)
     op.create_table(
