@@ -37,7 +37,7 @@ from .domain.lifecycle import decide
 from .store import attempts, history, jobs, orders, sandboxes
 from .store.orders import OrderRow
 from .store.rows import HistoryRow, JobRow
-from .store.sandboxes import OutputRow
+from .store.sandboxes import OutputRow, Whole
 
 EVENT_CHANGES = 500
 """Changes in one event: 250 bytes each, so that an event stays near 100 kB."""
@@ -191,20 +191,21 @@ class Changes:
 
     def _bind(self) -> None:
         rows: list[OutputRow] = []
-        now = self._batch.now
+        now, tx = self._batch.now, self._batch.tx
+        files = [(row.pilot, file) for row, effect in self._outputs for file in effect.outputs]
+        inline = [Whole(pilot, file.sha256, file.content) for pilot, file in files if file.content is not None]
+        sandboxes.put_whole(tx, inline, now, now + SANDBOX_SECONDS)
+        there = sandboxes.may_refer_many(tx, [(pilot, file.sha256) for pilot, file in files])
         for row, effect in self._outputs:
-            inline = {file.sha256: file.content for file in effect.outputs if file.content is not None}
-            sandboxes.put_small(self._batch.tx, row.pilot, inline, now, now + SANDBOX_SECONDS)
-            there = sandboxes.may_refer(self._batch.tx, row.pilot, {file.sha256 for file in effect.outputs})
             rows.extend(
                 OutputRow(row.id, effect.attempt, file.name, file.sha256, file.size, file.mode)
                 for file in effect.outputs
-                if file.sha256 in there
+                if (row.pilot, file.sha256) in there
             )
-            lost = [file.name for file in effect.outputs if file.sha256 not in there]
+            lost = [file.name for file in effect.outputs if (row.pilot, file.sha256) not in there]
             if lost:
                 log.warning("job.outputs_not_uploaded", job=row.id, attempt=effect.attempt, names=lost[:5])
-        sandboxes.bind_outputs(self._batch.tx, rows)
+        sandboxes.bind_outputs(tx, rows)
 
     def _send_orders(self) -> None:
         now = self._batch.now
