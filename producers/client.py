@@ -54,7 +54,6 @@ from .delegation import delegate, ensure_delegated
 from .errors import NotConfiguredError, NotFoundError, ServiceRefusedError, TimedOutError, explained
 from .following import Follower, cover
 from .outputs import is_there, target_of, write
-from .submission import Prepared, prepare, read_description
 from .transfer import Progress, checked, download, upload
 
 if TYPE_CHECKING:
@@ -62,6 +61,7 @@ if TYPE_CHECKING:
     from broker.session import Incoming, Session
 
     from .settings import UserSettings
+    from .submission import Prepared
     from .watching import Event, Since
 
 TIMEOUT = 30.0
@@ -165,9 +165,10 @@ class Client:
         Raises:
             InvalidJobError: with all errors; nothing was sent.
         """
-        return self.submit_prepared(
-            prepare([read_description(item) for item in descriptions], fresh_key(key)), progress
-        )
+        from .submission import prepare, read_description  # brings the language, which only submissions need
+
+        prepared = prepare([read_description(item) for item in descriptions], fresh_key(key))
+        return self.submit_prepared(prepared, progress)
 
     def submit_prepared(self, prepared: Prepared, progress: Progress | None = None) -> Submission:
         """Submit what :func:`producers.submission.prepare` made."""

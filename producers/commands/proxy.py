@@ -20,11 +20,12 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 import typer
 
 from producers import credentials
-from producers.settings import UserSettings
+from producers.commands.context import settings_of
 from schemas.errors import PilotageError
 
 if TYPE_CHECKING:
     from broker.identity import Credential, VerifiedChain
+    from producers.settings import UserSettings
 
 app = typer.Typer(name="proxy", no_args_is_help=True, rich_markup_mode=None, help="Make, show and destroy proxies.")
 
@@ -131,7 +132,7 @@ def destroy(
 
 
 def _settings(ctx: typer.Context) -> UserSettings:
-    return ctx.obj if isinstance(ctx.obj, UserSettings) else UserSettings()
+    return settings_of(ctx)
 
 
 def _now() -> dt.datetime:
