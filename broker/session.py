@@ -26,7 +26,7 @@ from schemas.messages.service import ChainUnknown, Refused, Welcome
 from schemas.registry import Message
 
 from .authorization import Principal, authorize
-from .connection import Connection, Subscription
+from .connection import Connection, Subscription, Wakeup
 from .identity import Credential, TrustStore, VomsDir, verify_chain
 from .login import make_assertion
 from .publisher import Letter, request, seal
@@ -105,9 +105,18 @@ class Session:
         credential: proxy (users) or certificate (pilots) with its key.
         group: group to act for; empty lets the gatekeeper choose the identity's first one.
         name: shown to operators as the connection's name.
+        wakeup: set when an answer comes, for a thread that waits for other things, too.
     """
 
-    def __init__(self, settings: SessionSettings, credential: Credential, *, group: str = "", name: str) -> None:
+    def __init__(
+        self,
+        settings: SessionSettings,
+        credential: Credential,
+        *,
+        group: str = "",
+        name: str,
+        wakeup: Wakeup | None = None,
+    ) -> None:
         self._settings = settings
         self._credential = credential
         self._trust = TrustStore.load(settings.trust_dir)
@@ -123,6 +132,7 @@ class Session:
         self._services: dict[str, Principal] = {}
         self._kept: deque[Incoming] = deque()
         self._name = name
+        self._wakeup = wakeup
         self._connection = Connection(settings.endpoint, self._login, name=name)
         self._subscription: Subscription | None = None
         self._signer = Signer(credential.key, own.thumbprint_b64url, own.identity, self.client, group)
@@ -137,7 +147,9 @@ class Session:
             NoAnswerError: no welcome came.
         """
         self._connection.start(timeout=timeout)
-        self._subscription = self._connection.subscribe(reply_queue(self.client), prefetch=PREFETCH)
+        self._subscription = self._connection.subscribe(
+            reply_queue(self.client), prefetch=PREFETCH, wakeup=self._wakeup
+        )
         return self._await_welcome(timeout)
 
     def _await_welcome(self, timeout: float) -> Welcome:

@@ -40,6 +40,9 @@ ROUNDS = 4
 MIN_PROXY_SECONDS = 900.0
 """A proxy that a pilot holds is good for another job if it lives at least so long."""
 
+ALL = 1 << 62
+"""More jobs than there can be."""
+
 MAX_REASONS = 10
 """Reasons in an empty answer."""
 
@@ -203,37 +206,37 @@ class Matching:
         return missed
 
     def _choose(self, batch: Batch, one: Asked, spoken_for: set[int]) -> None:
-        chosen = reserve(one.request.offer, self._index, batch.now, one.wanted)
-        if isinstance(chosen, NoMatch):
-            return
-        blocked = False
-        for choice in chosen:
+        """Choose job by job: what a pilot can serve changes with each certificate request that is used up."""
+
+        def serves(group: str, owner: str) -> bool:
+            return self._proxy_place(one, owner, group, batch.now) is not None
+
+        while len(one.choices) < one.wanted:
+            chosen = reserve(one.request.offer, self._index, batch.now, 1, serves)
+            if isinstance(chosen, NoMatch):
+                return
+            choice = chosen[0]
             queue = self._index.queue(choice.queue_id)
-            if blocked or not self._has_proxy(one, queue.owner.name, queue.group.name, batch.now):
-                blocked = True  # no certificate request is left for another owner: he waits for the next request
-                self._index.put_back(choice.queue_id, choice.priority, choice.oldest)
-                continue
             job = self._next_job(batch, choice, spoken_for)
             if job is None:
-                self._index.refund(choice.queue_id)
-                continue
+                continue  # the counts were put right meanwhile
+            place = self._proxy_place(one, queue.owner.name, queue.group.name, batch.now)
+            if place is not None:
+                one.csr_of[queue.owner.name, queue.group.name] = place
             spoken_for.add(job)
             one.choices.append((choice, job))
 
     @staticmethod
-    def _has_proxy(one: Asked, owner: str, group: str, now: float) -> bool:
-        """Whether the pilot holds this owner's proxy, or one of its certificate requests can be used for it."""
-        if (owner, group) in one.csr_of:
-            return True
+    def _proxy_place(one: Asked, owner: str, group: str, now: float) -> int | None:
+        """Which certificate request serves for this owner: -1 if the pilot holds his proxy, None if none is left."""
+        known = one.csr_of.get((owner, group))
+        if known is not None:
+            return known
         for held in one.request.holds:
             if held.owner == owner and held.group == group and held.not_after - now > MIN_PROXY_SECONDS:
-                one.csr_of[owner, group] = -1
-                return True
+                return -1
         used = sum(1 for place in one.csr_of.values() if place >= 0)
-        if used >= len(one.request.csrs):
-            return False
-        one.csr_of[owner, group] = used
-        return True
+        return used if used < len(one.request.csrs) else None
 
     def _next_job(self, batch: Batch, choice: Choice, spoken_for: set[int]) -> int | None:
         page = self._pages.setdefault((choice.queue_id, choice.priority), deque())
@@ -244,7 +247,9 @@ class Matching:
                     return job
             found = queues.head(batch.tx, choice.queue_id, choice.priority, PAGE, spoken_for)
             if not found:
-                self._refresh(batch, [choice.queue_id])
+                # Fewer wait than the index thought. No new count now: it would hold those that are spoken for.
+                self._index.refund(choice.queue_id)
+                self._index.remove(choice.queue_id, choice.priority, ALL)
                 return None
             page.extend(job for job, _ in found)
 

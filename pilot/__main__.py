@@ -1,13 +1,18 @@
-"""The pilot's command line: `python -m pilot` and the entry of `pilot.pyz`."""
+"""The pilot's command line: ``pilotage-pilot``, ``python -m pilot`` and the entry of ``pilot.pyz``."""
 
 from __future__ import annotations
 
 import argparse
 import dataclasses
 import json
+import os
+import signal
 import sys
+import threading
 from collections.abc import Sequence
 from pathlib import Path
+
+from schemas.errors import PilotageError
 
 from .kernel import steady_now
 from .node import measure
@@ -15,12 +20,35 @@ from .node import measure
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the pilot's command line; returns the exit code."""
-    parser = argparse.ArgumentParser(prog="pilotage-pilot", description="What a pilot sees of this node.")
-    parser.add_argument("--probe", action="store_true", required=True, help="print what this node offers, as JSON")
-    parser.add_argument("--work-area", type=Path, default=Path.cwd(), help="where payloads would run")
+    parser = argparse.ArgumentParser(prog="pilotage-pilot", description="A pilot: runs jobs in the slot it was given.")
+    parser.add_argument("--config", type=Path, help="settings (pilot.toml)")
+    parser.add_argument("--probe", action="store_true", help="print what this node offers, as JSON, and end")
+    parser.add_argument("--work-area", type=Path, default=Path.cwd(), help="with --probe: where payloads would run")
     options = parser.parse_args(arguments)
-    found = measure(options.work_area, now=steady_now())
-    sys.stdout.write(json.dumps(dataclasses.asdict(found), indent=2) + "\n")
+    if options.probe:
+        found = measure(options.work_area, now=steady_now())
+        sys.stdout.write(json.dumps(dataclasses.asdict(found), indent=2) + "\n")
+        return 0
+    if options.config is None:
+        parser.error("--config is needed (or --probe)")
+    # Here: the keeper forks, so nothing that starts threads may be loaded before.
+    from .keeper import keep
+
+    return keep(lambda: _run(options.config))
+
+
+def _run(config: Path) -> int:
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, lambda *_: stop.set())
+    from .life import live
+
+    try:
+        why = live(config, stop, name=f"{os.uname().nodename}-{os.getpid()}")
+    except PilotageError as error:
+        sys.stderr.write(f"error: {error}\n")
+        return 1
+    sys.stderr.write(f"pilot ended: {why}\n")
     return 0
 
 

@@ -1,0 +1,106 @@
+"""What the pilot has to say and has not been able to: kept until the broker has it, sent again after a loss."""
+
+from __future__ import annotations
+
+from collections import deque
+from concurrent.futures import Future
+from dataclasses import dataclass
+
+import structlog
+
+from broker.errors import BackpressureError
+from broker.publisher import Letter
+from broker.session import Session
+from broker.transport import Confirm
+from schemas.messages.pilot import Report, ReportJobs
+from schemas.registry import Message
+
+MAX_REPORTS = 200
+"""Reports in one message; below its bound of 256."""
+
+MAX_REPORT_BYTES = 512 * 1024
+"""Of outputs inside one message of reports; they grow by a third in base64 and must stay below 1 MiB."""
+
+RETRY_SECONDS = 1.0
+"""After a publication that did not get through."""
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(slots=True)
+class _Posted:
+    letter: Letter
+    future: Future[Confirm]
+
+
+class Post:
+    """Letters on their way, in order of posting; nothing is lost while the process lives.
+
+    Args:
+        session: the pilot's session.
+    """
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+        self._reports: list[Report] = []
+        self._unsent: deque[Letter] = deque()
+        self._posted: deque[_Posted] = deque()
+        self._retry_at = 0.0
+
+    def __len__(self) -> int:
+        return len(self._reports) + len(self._unsent) + len(self._posted)
+
+    def report(self, report: Report) -> None:
+        """Say where an attempt stands; reports of one turn travel together."""
+        self._reports.append(report)
+
+    def say(self, message: Message) -> str:
+        """Say something; returns the message's id."""
+        letter = self._session.letter(message)
+        self._unsent.append(letter)
+        return letter.message_id
+
+    def flush(self, now: float) -> None:
+        """Send what waits, and again what was lost."""
+        self._settle(now)
+        self._pack()
+        if not self._unsent or now < self._retry_at:
+            return
+        letters = list(self._unsent)
+        try:
+            futures = self._session.post(letters)
+        except BackpressureError:
+            self._retry_at = now + RETRY_SECONDS
+            return
+        self._unsent.clear()
+        self._posted.extend(_Posted(letter, future) for letter, future in zip(letters, futures, strict=True))
+
+    def _pack(self) -> None:
+        pack: list[Report] = []
+        size = 0
+        for report in self._reports:
+            weight = sum(len(file.content) for file in report.outputs if file.content is not None)
+            if pack and (len(pack) >= MAX_REPORTS or size + weight > MAX_REPORT_BYTES):
+                self.say(ReportJobs(reports=tuple(pack)))
+                pack, size = [], 0
+            pack.append(report)
+            size += weight
+        if pack:
+            self.say(ReportJobs(reports=tuple(pack)))
+        self._reports = []
+
+    def _settle(self, now: float) -> None:
+        again: list[Letter] = []
+        for _ in range(len(self._posted)):
+            posted = self._posted.popleft()
+            if not posted.future.done():
+                self._posted.append(posted)
+                continue
+            confirm = posted.future.result()
+            if confirm in {Confirm.LOST, Confirm.NACKED}:
+                again.append(posted.letter)
+            elif confirm is not Confirm.ACKED:
+                log.error("pilot.message_not_taken", type=posted.letter.name, confirm=confirm.value)
+        if again:
+            self._retry_at = now + RETRY_SECONDS
+            self._unsent.extendleft(reversed(again))

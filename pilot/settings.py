@@ -1,0 +1,153 @@
+"""The pilot's settings: frozen values from one TOML file.
+
+::
+
+    [broker]            # as in a user's client.toml
+    host = "…"; port = 5671; ca_file = "…"; name = "…"; gatekeeper = "/O=…/CN=gatekeeper"
+    [trust]
+    ca_dir = "…"
+    [pilot]
+    credential = "pilot-1.pem"     # certificate and key, mode 0600
+    site = "Site.Example.org"
+    work_dir = "/scratch/pilot"
+    slots = 2                      # processors to offer; left out: what the node has
+    idle_seconds = 600             # ends after so long without work; 0: never
+    wall_seconds = 86400           # what is left of the batch slot; left out: no end
+    [stores]                       # folders of storage elements on this node
+    "SE.Example" = "/data/se"
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from broker.session import SessionSettings
+from broker.transport import Endpoint
+from schemas.errors import ConfigurationError
+
+DEFAULT_IDLE_SECONDS = 600.0
+"""A pilot that found nothing for ten minutes gives the slot back (DIRAC: ten failed matches)."""
+
+DEFAULT_CPU_POWER = 10.0
+"""Normalised power of one processor (HS06) where none was measured: what the grid assumes of a node."""
+
+
+@dataclass(frozen=True)
+class PilotSettings:
+    """Everything that a pilot is told; what it finds out itself is in :mod:`pilot.node`.
+
+    Attributes:
+        session: the deployment.
+        credential: file with its certificate and key.
+        site: where it runs.
+        work_dir: work area.
+        slots: processors to offer, None for what the node has.
+        memory_mb: memory to offer, None for what the node has.
+        wall_seconds: what is left of its slot, None for no end.
+        cpu_power: normalised power of one processor.
+        idle_seconds: ends after so long without work; 0 for never.
+        stores: folders of storage elements on this node.
+    """
+
+    session: SessionSettings
+    credential: Path
+    site: str
+    work_dir: Path
+    ce: str = ""
+    slots: int | None = None
+    memory_mb: float | None = None
+    wall_seconds: float | None = None
+    cpu_power: float = DEFAULT_CPU_POWER
+    idle_seconds: float = DEFAULT_IDLE_SECONDS
+    heartbeat_seconds: float = 30.0
+    platforms: tuple[str, ...] = ()
+    tags: tuple[str, ...] = ()
+    required_tags: tuple[str, ...] = ()
+    stores: Mapping[str, Path] = field(default_factory=dict)
+
+
+def load(path: Path) -> PilotSettings:
+    """Read the file; relative paths in it are relative to its folder.
+
+    Raises:
+        ConfigurationError: which key of which file is missing or wrong.
+    """
+    try:
+        values = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigurationError(f"{path}: cannot be read: {error.strerror}") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigurationError(f"{path}: not TOML: {error}") from None
+    return _Reader(path, values).settings()
+
+
+class _Reader:
+    def __init__(self, path: Path, values: Mapping[str, Any]) -> None:
+        self._path = path
+        self._values = values
+
+    def settings(self) -> PilotSettings:
+        voms_dir = self._get("trust", "voms_dir", str, "")
+        endpoint = Endpoint(
+            host=self._need("broker", "host", str),
+            port=self._need("broker", "port", int),
+            ca_file=self._file(self._need("broker", "ca_file", str)),
+            server_name=self._get("broker", "server_name", str, "") or None,
+            virtual_host=self._get("broker", "virtual_host", str, "/"),
+        )
+        session = SessionSettings(
+            endpoint=endpoint,
+            broker=self._need("broker", "name", str),
+            trust_dir=self._file(self._need("trust", "ca_dir", str)),
+            gatekeeper=self._need("broker", "gatekeeper", str),
+            voms_dir=self._file(voms_dir) if voms_dir else None,
+        )
+        stores = self._values.get("stores", {})
+        return PilotSettings(
+            session=session,
+            credential=self._file(self._need("pilot", "credential", str)),
+            site=self._need("pilot", "site", str),
+            work_dir=self._file(self._need("pilot", "work_dir", str)),
+            ce=self._get("pilot", "ce", str, ""),
+            slots=self._get("pilot", "slots", int, 0) or None,
+            memory_mb=self._seconds("memory_mb", 0.0) or None,
+            wall_seconds=self._seconds("wall_seconds", 0.0) or None,
+            cpu_power=self._seconds("cpu_power", DEFAULT_CPU_POWER),
+            idle_seconds=self._seconds("idle_seconds", DEFAULT_IDLE_SECONDS),
+            heartbeat_seconds=self._seconds("heartbeat_seconds", 30.0),
+            platforms=self._names("platforms"),
+            tags=self._names("tags"),
+            required_tags=self._names("required_tags"),
+            stores={name: self._file(str(folder)) for name, folder in stores.items()},
+        )
+
+    def _file(self, text: str) -> Path:
+        return (self._path.parent / text).absolute()
+
+    def _names(self, key: str) -> tuple[str, ...]:
+        value = self._get("pilot", key, list, [])
+        if not all(isinstance(item, str) for item in value):
+            raise ConfigurationError(f"{self._path}: [pilot] {key} must be a list of texts")
+        return tuple(value)
+
+    def _seconds(self, key: str, default: float) -> float:
+        value = self._values.get("pilot", {}).get(key, default)
+        if not isinstance(value, int | float) or isinstance(value, bool) or value < 0:
+            raise ConfigurationError(f"{self._path}: [pilot] {key} must be a number, 0 or more")
+        return float(value)
+
+    def _need(self, section: str, key: str, kind: type[Any]) -> Any:
+        value = self._get(section, key, kind, None)
+        if value is None:
+            raise ConfigurationError(f"{self._path}: [{section}] {key} is missing")
+        return value
+
+    def _get(self, section: str, key: str, kind: type[Any], default: Any) -> Any:
+        value = self._values.get(section, {}).get(key, default)
+        if value is not default and (not isinstance(value, kind) or isinstance(value, bool)):
+            raise ConfigurationError(f"{self._path}: [{section}] {key} must be of type {kind.__name__}")
+        return value
