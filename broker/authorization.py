@@ -151,7 +151,7 @@ TABLE: Mapping[str, Rule] = {
     # facts
     "job.changed.v1": _event("job-manager", "job-state", "matcher", "optimizer", _ON_BEHALF),
     "work.waiting.v1": _event("job-manager", "job-state", "matcher", "optimizer", _ON_BEHALF),
-    "jobs.received.v1": _event("job-manager", "job-state", _ON_BEHALF),
+    "jobs.received.v1": _event("job-manager", "job-state", "optimizer", _ON_BEHALF),
     "proxy.wanted.v1": _event("matcher", _ON_BEHALF),
     "pilot.changed.v1": _event("gatekeeper", "job-state", "matcher", _ON_BEHALF),
     "message.refused.v1": _event(*_EVERY_SERVICE),

@@ -46,6 +46,10 @@ class Batch:
         self.letters.append(letter)
         self.answers.setdefault(to.key, []).append(letter)
 
+    def say(self, to: Admitted, message: Message) -> None:
+        """Answer a question once; nothing of it is kept, whoever misses it asks again."""
+        self.unrecorded.append(reply(message, to.client, to.verified.header.jti))
+
     def refuse(self, to: Admitted, code: str, reason: str, errors: Sequence[RefusalDetail] = ()) -> Outcome:
         """Say no, and why."""
         self.answer(to, Refused(code=code, reason=reason, type=to.verified.header.typ, errors=tuple(errors)))
@@ -74,6 +78,14 @@ class Consumer:
     """Logical name: audience, broker user, row in the authorization table."""
 
     handlers: ClassVar[Mapping[type[Message], str]] = {}
+
+    inbox: ClassVar[bool] = True
+    """Whether each message is handled once among all processes of the service. False where each process wants to see
+    each message and seeing one twice does no harm; such a consumer answers with :meth:`Batch.say` only."""
+
+    batch_size: ClassVar[int] = 256
+    """Deliveries handled in one transaction: enough to make a commit cheap, few enough to keep it below 100 ms. Less
+    where messages or answers are large: twice as many are in memory."""
 
     raw_queues: ClassVar[frozenset[str]] = frozenset()
     """Queues whose deliveries come without admission (:meth:`on_raw`): what the broker itself gave up on."""

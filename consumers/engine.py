@@ -38,12 +38,6 @@ from .paperwork import Paperwork
 from .store import Store
 from .store.errors import NotLeader, StoreUnavailable
 
-BATCH = 256
-"""Deliveries handled in one transaction: enough to make a commit cheap, few enough to keep it below 100 ms."""
-
-PREFETCH = 2 * BATCH
-"""One batch at work and one on its way."""
-
 UNSENT_MARK = 5_000
 """Above so many unconfirmed letters a consumer stops consuming: the broker is slower than we are."""
 
@@ -105,7 +99,7 @@ class Engine:
         self._consuming = True
         self._sent: deque[_Sent] = deque()
         self._confirmed: list[str] = []
-        self._paperwork = Paperwork(consumer.name)
+        self._paperwork = Paperwork(consumer.name, inbox=consumer.inbox)
         self._refusals = Refusals(consumer.name)
         self.handled = 0
         self.ready = threading.Event()
@@ -113,9 +107,10 @@ class Engine:
     def run(self, stop: threading.Event) -> None:
         """Work until told to stop, then say what is still to be said."""
         self._patiently(self._begin, stop)
+        prefetch = 2 * self._consumer.batch_size  # one batch at work and one on its way
         for queue in self._queues:
             self._subscriptions[queue.name] = self._connection.subscribe(
-                queue.name, prefetch=PREFETCH, wakeup=self._wakeup
+                queue.name, prefetch=prefetch, wakeup=self._wakeup
             )
         self.ready.set()
         try:
@@ -154,9 +149,10 @@ class Engine:
 
     def _drain(self) -> list[Delivery]:
         deliveries: list[Delivery] = []
+        most = self._consumer.batch_size
         for subscription in self._subscriptions.values():
-            if len(deliveries) < BATCH:
-                deliveries.extend(subscription.drain(BATCH - len(deliveries), 0))
+            if len(deliveries) < most:
+                deliveries.extend(subscription.drain(most - len(deliveries), 0))
             elif subscription.pending:
                 self._wakeup.set()
         return deliveries

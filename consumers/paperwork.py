@@ -24,10 +24,12 @@ class Paperwork:
 
     Args:
         service: the consumer's name.
+        inbox: whether messages are handled once among all its processes.
     """
 
-    def __init__(self, service: str) -> None:
+    def __init__(self, service: str, *, inbox: bool = True) -> None:
         self._service = service
+        self._inbox = inbox
 
     def admit(self, batch: Batch, messages: Sequence[Admitted]) -> tuple[list[Admitted], list[Letter]]:
         """Tell new messages from repeated ones.
@@ -35,8 +37,8 @@ class Paperwork:
         Returns:
             The messages to handle, and the recorded answers to say again for the others.
         """
-        if not messages:
-            return [], []
+        if not messages or not self._inbox:
+            return list(messages), []
         # A readmission may carry a message that never reached the inbox: its own key is entered as well.
         keys = [(key, message.verified.header.typ) for message in messages for key in (message.inbox_key, message.key)]
         entries = list(dict.fromkeys((*key, typ) for key, typ in keys))
@@ -65,13 +67,13 @@ class Paperwork:
             letters = batch.answers.get(message.key)
             if letters:
                 answers[message.key] = _encoder.encode([_values(letter) for letter in letters])
-        if answers:
+        if answers and self._inbox:
             inbox.record(batch.tx, answers)
 
     def post(self, batch: Batch) -> None:
         """Put the letters into the outbox."""
         if batch.letters:
-            outbox.add(batch.tx, [self._row(letter, batch.now, batch.now) for letter in batch.letters])
+            outbox.add(batch.tx, [row_of(letter, batch.now, batch.now) for letter in batch.letters])
 
     def confirm(self, batch: Batch, message_ids: Sequence[str]) -> None:
         """Forget letters that the broker has."""
@@ -80,7 +82,7 @@ class Paperwork:
 
     def _retry(self, batch: Batch, message: Admitted, retry: Retry) -> None:
         letter = to_queue(readmission(message), message.delivery.queue)
-        outbox.add(batch.tx, [self._row(letter, batch.now, batch.now + retry.after)])
+        outbox.add(batch.tx, [row_of(letter, batch.now, batch.now + retry.after)])
 
     def _bury(self, batch: Batch, message: Admitted, verdict: DeadLetter) -> None:
         header = message.verified.header
@@ -101,21 +103,6 @@ class Paperwork:
             ],
         )
 
-    @staticmethod
-    def _row(letter: Letter, now: float, not_before: float) -> OutboxRow:
-        return OutboxRow(
-            jti=letter.message_id,
-            exchange=letter.exchange,
-            routing_key=letter.routing_key,
-            typ=letter.name,
-            aud=letter.audience,
-            cid=letter.correlation,
-            payload=letter.payload,
-            created=now,
-            not_before=not_before,
-            expires=not_before + by_name(letter.name).lifetime,
-        )
-
 
 def readmission(message: Admitted, letter: int = 0, operator: str = "") -> Readmit:
     """A message wrapped for its way back into its queue."""
@@ -126,6 +113,22 @@ def readmission(message: Admitted, letter: int = 0, operator: str = "") -> Readm
         jws=message.jws,
         body=message.verified.payload,
         operator=operator,
+    )
+
+
+def row_of(letter: Letter, now: float, not_before: float) -> OutboxRow:
+    """A letter as the outbox keeps it; one that waits on purpose (``not_before > now``) is the relay's alone."""
+    return OutboxRow(
+        jti=letter.message_id,
+        exchange=letter.exchange,
+        routing_key=letter.routing_key,
+        typ=letter.name,
+        aud=letter.audience,
+        cid=letter.correlation,
+        payload=letter.payload,
+        created=now,
+        not_before=not_before,
+        expires=not_before + by_name(letter.name).lifetime,
     )
 
 

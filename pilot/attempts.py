@@ -211,12 +211,18 @@ class Attempts:
             self._fetch(task, now)
         if task.stage is Stage.PROXY:
             self._start(task, now)
-        if task.stage is Stage.RUNNING and task.started is not None and not task.told_running:
-            if now - task.started >= TELL_RUNNING_SECONDS and not task.abandoned:
-                task.told_running = True
-                self._post.report(task.report(_S.RUNNING))
+        if task.stage is Stage.RUNNING and self._should_tell(task, now):
+            task.told_running = True
+            self._post.report(task.report(_S.RUNNING))
         if task.stage is Stage.UPLOADING:
             self._upload(task, now)
+
+    @staticmethod
+    def _should_tell(task: Task, now: float) -> bool:
+        """Whether the payload lives long enough to be told of before its end."""
+        if task.told_running or task.abandoned or task.started is None:
+            return False
+        return now - task.started >= TELL_RUNNING_SECONDS
 
     def _is_over_before_start(self, task: Task, now: float) -> bool:
         if task.abandoned:
@@ -317,7 +323,7 @@ class Attempts:
             task.step(_S.COMPLETING, note, now)
         task.outputs = outputs
         for file, content in self._stagehand.too_large_to_inline(task):
-            self._uploads[file.sha256] = Upload(file.sha256, content, lambda sha256: None)
+            self._uploads[file.sha256] = Upload(file.sha256, content)
             task.uploading.add(file.sha256)
         task.stage = Stage.UPLOADING
         if task.uploading:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from schemas.messages.common import CHUNK_BYTES, SandboxFile
@@ -85,7 +84,6 @@ class Upload:
 
     sha256: str
     content: bytes
-    on_done: Callable[[str], None]
     stored: set[int] = field(default_factory=set)
     complete: bool = False
     sent_at: float = float("-inf")

@@ -177,7 +177,7 @@ class JobDetail(Message, frozen=True, kw_only=True):
     """Everything about one job; outputs without their contents unless they are small."""
 
     summary: JobSummary
-    description: msgspec.Raw = msgspec.Raw(b"{}")
+    description: msgspec.Raw = msgspec.field(default_factory=lambda: msgspec.Raw(b"{}"))
     """The job description as canonical JSON (JDL attribute names)."""
     history: tuple[HistoryLine, ...] = ()
     attempts: tuple[AttemptInfo, ...] = ()

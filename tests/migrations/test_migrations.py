@@ -45,7 +45,8 @@ def described(connection: sa.Connection) -> dict[str, object]:
         "SELECT conname, pg_get_constraintdef(oid) FROM pg_constraint WHERE connamespace = 'public'::regnamespace"
     )
     options = connection.exec_driver_sql(
-        "SELECT relname, reloptions FROM pg_class WHERE relnamespace = 'public'::regnamespace AND reloptions IS NOT NULL"
+        "SELECT relname, reloptions FROM pg_class "
+        "WHERE relnamespace = 'public'::regnamespace AND reloptions IS NOT NULL"
     )
     found: dict[str, object] = {f"options {name}": values for name, values in options}
     found |= {f"column {row[0]}.{row[1]}": tuple(row[2:]) for row in columns}
@@ -113,6 +114,9 @@ def test_on_postgresql_a_start_runs_only_what_adds(postgres_url: str) -> None:
     with inspected(postgres_url) as connection:
         connection.exec_driver_sql(f"UPDATE alembic_version SET version_num = '{upgrades.PRE}'")
         connection.commit()
-        Store.open(postgres_url).close()
-        assert upgrades.version(connection) == upgrades.PRE
-        connection.rollback()
+        with Store.open(postgres_url) as store:
+            assert upgrades.version(connection) == upgrades.PRE
+            connection.rollback()
+            store.finish_upgrade()
+            assert upgrades.version(connection) == upgrades.POST
+            connection.rollback()
