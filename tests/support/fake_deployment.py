@@ -84,7 +84,7 @@ class FakeConnection:
         return futures
 
     def subscribe(
-        self, queue: str, *, prefetch: int, arguments: Mapping[str, object] | None = None
+        self, queue: str, *, prefetch: int, arguments: Mapping[str, object] | None = None, wakeup: object = None
     ) -> FakeSubscription:
         self.deployment.subscribed.append((queue, dict(arguments or {})))
         return self.deployment.stream if queue == "monitoring" else self.deployment.replies
