@@ -153,8 +153,10 @@ class _Many(NamedTuple):
 
 def _many(tx: Transaction, statement: _Many, rows: Sequence[RowLike]) -> None:
     """Run a statement for each row in the driver's own loop: SQLAlchemy's costs three times as much per row."""
-    take: Callable[[Any], Any]
-    take = (attrgetter if isinstance(rows[0], msgspec.Struct) else itemgetter)(*statement.names)
+    # Both give the values as a tuple, in C; rows are all structs or all mappings.
+    take: Callable[[Any], Any] = attrgetter(*statement.names)
+    if not isinstance(rows[0], msgspec.Struct):
+        take = itemgetter(*statement.names)
     values: list[tuple[object, ...]] = [take(row) for row in rows]
     if statement.conversions:
         values = [_converted(row, statement.conversions) for row in values]

@@ -5,7 +5,8 @@ with its result, so it runs before the new release starts. ``NNNN_post_<name>`` 
 so it runs when the last old process is gone. Every release has both, in one chain: 0001_pre, 0001_post, 0002_pre, …
 
 At start a process runs everything that was due before its own release, and its own ``pre``. Where it is alone (SQLite)
-or the database is new it runs its ``post``, too; else an operator does (``Store.finish_upgrade``). There are no downgrades.
+or the database is new it runs its ``post``, too; else an operator does (``Store.finish_upgrade``). There is no way
+down.
 """
 
 from __future__ import annotations
