@@ -37,11 +37,11 @@ class NotLeader(TemporaryError):  # noqa: N818 - a state, not a mistake
 _CONFLICTS = {"40001", "40P01", "55P03"}
 """PostgreSQL: serialization failure, deadlock, lock timeout."""
 
-_AWAY_CLASSES = {"08", "53", "57", "58", "XX"}
-"""PostgreSQL error classes: connection, resources, operator (also cancelled statements), system, damage."""
+_AWAY_CLASSES = {"08", "53", "57", "58"}
+"""PostgreSQL error classes: connection, resources, operator (also cancelled statements), system."""
 
-_READ_ONLY = "25006"
-"""We were connected to a server that became a replica."""
+_AWAY = {"25006", "XX001", "XX002"}
+"""PostgreSQL: the server became a replica; data or an index is damaged."""
 
 _SQLITE_AWAY = {
     sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_NOMEM, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_INTERRUPT,
@@ -69,6 +69,6 @@ def translate(error: SQLAlchemyError) -> Exception:
         return StoreConflict(first_line)
     if error.connection_invalidated or isinstance(error, InterfaceError) or state[:2] in _AWAY_CLASSES:
         return StoreUnavailable(f"the database does not answer: {first_line}")
-    if state == _READ_ONLY or (not state and type(cause).__name__ == "OperationalError"):
+    if state in _AWAY or (not state and type(cause).__name__ == "OperationalError"):
         return StoreUnavailable(f"the database does not answer: {first_line}")
     return StoreRejected(first_line) if isinstance(error, DataError | IntegrityError) else error

@@ -6,7 +6,6 @@ import sys
 from collections.abc import Iterator
 
 import sqlalchemy as sa
-from sqlalchemy.dialects import postgresql
 
 from .tables import metadata
 
@@ -44,7 +43,7 @@ def _type(column: sa.Column[object]) -> str:
         return "JSON"
     if name == "Status":
         return "job state"
-    return column.type.compile(postgresql.dialect()).lower()
+    return column.type.compile().lower()
 
 
 def _index(index: sa.Index) -> str:
