@@ -1,0 +1,126 @@
+"""The three configuration files. The readers in compose and pilot decide; a test compares the keys."""
+
+# ruff: noqa: E501 - the page's text has lines of its own length
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import fields
+
+from consumers.settings import LeaseSettings
+
+from . import docstrings
+from .markdown import generated, table
+
+NEEDED = "needed"
+
+Keys = Mapping[tuple[str, str], tuple[str, str]]
+
+_BROKER: Keys = {
+    ("broker", "host"): (NEEDED, "Where RabbitMQ listens (AMQP over TLS)."),
+    ("broker", "port"): (NEEDED, "Its port."),
+    ("broker", "ca_file"): (NEEDED, "Authority of its TLS certificate, PEM."),
+    ("broker", "server_name"): ("the host", "Name that its certificate must carry."),
+    ("broker", "virtual_host"): ("`/`", "Virtual host."),
+}
+_DEPLOYMENT: Keys = {
+    ("broker", "name"): (NEEDED, "The deployment's name: the audience of logins."),
+    ("broker", "gatekeeper"): (NEEDED, "DN of the gatekeeper, the one service that is known beforehand."),
+}
+
+CLIENT: Keys = {
+    **_BROKER,
+    **_DEPLOYMENT,
+    ("trust", "ca_dir"): ("`$X509_CERT_DIR`, `/etc/grid-security/certificates`", "Trust directory in grid layout."),
+    ("trust", "voms_dir"): ("`$X509_VOMS_DIR`, `/etc/grid-security/vomsdir`", "LSC files of the VOMS servers."),
+    ("user", "cert"): ("`$X509_USER_CERT`, `~/.globus/usercert.pem`", "Your certificate, for `proxy init`."),
+    ("user", "key"): ("`$X509_USER_KEY`, `~/.globus/userkey.pem`", "The private key to it."),
+    ("user", "proxy"): ("`$X509_USER_PROXY`, `/tmp/x509up_u<uid>`", "Your proxy."),
+    ("user", "group"): ("your first group", "Group to act for; `$PILOTAGE_GROUP` goes before it."),
+}
+
+SERVER: Keys = {
+    ("deployment", "name"): (NEEDED, "Name of the deployment: the audience of logins."),
+    **_BROKER,
+    ("store", "url"): (NEEDED, "SQLAlchemy URL, `sqlite:///…` or `postgresql+psycopg://…`, without a password in it."),
+    ("store", "password_file"): ("none", "File with the database password."),
+    ("trust", "ca_dir"): (NEEDED, "Trust directory in grid layout."),
+    ("trust", "voms_dir"): ("none", "LSC files of the VOMS servers."),
+    ("registry", "file"): (NEEDED, "Users, groups, services, sites: seeds the registry at each start."),
+    ("services", "credentials"): (NEEDED, "Folder with `<service>.pem` (chain and key) and `<service>.secret`."),
+    ("services", "master_keys"): (NEEDED, "Files with Fernet keys, newest first, for what is encrypted at rest."),
+    ("gatekeeper", "host"): ("`127.0.0.1`", "Loopback address where RabbitMQ asks."),
+    ("gatekeeper", "port"): (NEEDED, "And the port."),
+}
+
+PILOT: Keys = {
+    **_BROKER,
+    **_DEPLOYMENT,
+    ("trust", "ca_dir"): (NEEDED, "Trust directory in grid layout."),
+    ("trust", "voms_dir"): ("none", "LSC files of the VOMS servers."),
+    ("pilot", "credential"): (NEEDED, "The pilot's certificate and key, mode 0600."),
+    ("pilot", "site"): (NEEDED, "Where it runs."),
+    ("pilot", "work_dir"): (NEEDED, "Work area; each payload gets a fresh directory in it."),
+    ("pilot", "ce"): ("none", "Computing element."),
+    ("pilot", "slots"): ("what the node has", "Processors to offer."),
+    ("pilot", "memory_mb"): ("what the node has", "Memory to offer, MB."),
+    ("pilot", "wall_seconds"): ("no end", "What is left of the batch slot."),
+    ("pilot", "cpu_power"): ("`10.0`", "Normalised power of one processor (HS06)."),
+    ("pilot", "idle_seconds"): ("`600.0`", "Ends after so long without work; 0: never."),
+    ("pilot", "heartbeat_seconds"): ("`30.0`", "How often it says that it lives."),
+    ("pilot", "platforms"): ("what the node is", "Platform names that run here, best first."),
+    ("pilot", "tags"): ("none", "What the node has besides."),
+    ("pilot", "required_tags"): ("none", "Takes only jobs that carry all of these."),
+    ("stores", "<SE>"): ("none", "Folder of that storage element on this node."),
+}
+
+_TEXT = """\
+# Configuration
+
+{generated}
+
+TOML. Relative paths start at the file's own folder. `pilotage up` writes all three files for the private stack.
+
+## `client.toml`: users' tools
+
+Which file counts: `$PILOTAGE_CONFIG`; else `$XDG_CONFIG_HOME/pilotage/config.toml`; else the one that `pilotage up` wrote,
+`$XDG_DATA_HOME/pilotage/local/client.toml`; else none, which is enough for all that stays on this machine. Unknown
+sections and keys are errors.
+
+{client}
+
+## `server.toml`: services
+
+`pilotage-serve --config FILE`; `/etc/pilotage/server.toml` by default.
+
+{server}
+
+Section `[leases]`, all in seconds and all optional:
+
+{leases}
+
+## `pilot.toml`: pilots
+
+{pilot}
+"""
+
+
+def render() -> str:
+    """The page."""
+    return _TEXT.format(
+        generated=generated("docs/reference_pages/configuration.py; a test compares it with the readers"),
+        client=_table(CLIENT),
+        server=_table(SERVER),
+        leases=_leases(),
+        pilot=_table(PILOT),
+    )
+
+
+def _table(keys: Keys) -> str:
+    rows = ((f"`[{section}]`", f"`{key}`", default, text) for (section, key), (default, text) in keys.items())
+    return table(("Section", "Key", "Default", "Meaning"), rows)
+
+
+def _leases() -> str:
+    meaning = docstrings.fields(LeaseSettings)
+    rows = ((f"`{field.name}`", f"`{field.default}`", meaning.get(field.name, "")) for field in fields(LeaseSettings))
+    return table(("Key", "Default", "Meaning"), rows)
