@@ -309,15 +309,21 @@ class Client:
             raise TimedOutError(f"{len(living)} of {len(wanted)} jobs have not ended within {timeout:g} s")
         return statuses
 
-    def output(self, job: int, directory: Path, *, progress: Progress | None = None) -> list[Path]:
+    def output(self, job: int | JobDetail, directory: Path, *, progress: Progress | None = None) -> list[Path]:
         """Fetch a job's output sandbox into ``directory/<job id>``; what is there already is not fetched again.
+
+        Args:
+            job: its id, or what :meth:`job` told about it.
+            directory: made if missing.
+            progress: told of large files.
 
         Raises:
             NotFoundError: no such job.
             OutputError: a file is there with another content, or a name leads out of the directory.
         """
-        folder = directory / str(job)
-        detail = self.job(job)
+        detail = self.job(job) if isinstance(job, int) else job
+        number = detail.summary.job
+        folder = directory / str(number)
         written: list[Path] = []
         for file in detail.outputs:
             target = target_of(folder, file.name)
@@ -326,7 +332,7 @@ class Client:
                     content = checked(file, file.content)
                 else:
                     with explained():
-                        content = download(self._wire(), job, file, self._aside_with_ack, progress)
+                        content = download(self._wire(), number, file, self._aside_with_ack, progress)
                 write(target, content, file.mode)
             written.append(target)
         return written

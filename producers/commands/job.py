@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from schemas.errors import InvalidInputError
-from schemas.job import JobStatus
+from schemas.job import FINAL, JobStatus
 
 from ..errors import NotFoundError
 from .context import Output, OutputOption, client_of, make_app
@@ -181,25 +181,30 @@ def fetch(
     output: OutputOption = Output.TABLE,
 ) -> None:
     """Fetch the output sandboxes of jobs."""
+    from .transfers import transfer_bar
+
     written: dict[str, list[str]] = {}
     ids = parse_ids(jobs)
     with client_of(ctx) as client:
         for job in ids:
-            paths = client.output(job, folder)
+            detail = client.job(job)
+            with transfer_bar(output) as progress:
+                paths = client.output(detail, folder, progress=progress)
             written[str(job)] = [str(path) for path in paths]
             if output is Output.QUIET:
                 typer.echo("".join(f"{path}\n" for path in paths), nl=False)
             elif output is Output.TABLE:
-                what = (
-                    f"{len(paths)} file{'' if len(paths) == 1 else 's'} in {folder / str(job)}"
-                    if paths
-                    else "no output"
-                )
-                typer.echo(f"Job {job}: {what}")
+                files = f"{len(paths)} file{'' if len(paths) == 1 else 's'} in {folder / str(job)}"
+                typer.echo(f"Job {job}: {files if paths else _why_none(detail)}")
     if output is Output.JSON:
         print_json({"files": written})
     if not all(written.values()):
         raise typer.Exit(ExitCode.NO)
+
+
+def _why_none(detail: JobDetail) -> str:
+    status = detail.summary.status
+    return f"no output ({status})" if status in FINAL else f"no output yet ({status})"
 
 
 @app.command()

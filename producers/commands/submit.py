@@ -16,6 +16,7 @@ from ..errors import Fault, InvalidJobError
 from .context import Output, OutputOption, client_of
 from .exit_codes import ExitCode
 from .printing import print_fault, print_json
+from .transfers import transfer_bar
 
 if TYPE_CHECKING:
     from schemas.jdl import CheckedSubmission
@@ -46,7 +47,8 @@ def submit(
     try:
         prepared = prepare(descriptions, fresh_key(key))
         with client_of(ctx) as client:
-            submission = client.submit_prepared(prepared)
+            with transfer_bar(output) as progress:
+                submission = client.submit_prepared(prepared, progress)
             _show(submission, output, waits=wait)
             if wait:
                 from .waiting import wait_for

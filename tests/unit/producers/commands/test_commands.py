@@ -180,7 +180,7 @@ class TestJob:
     def test_output_without_output(self, deployment: FakeDeployment, run, tmp_path: Path) -> None:
         deployment.answer(InspectJob, JobDetail(summary=summary(7, JobStatus.DONE)))
         result = run(job.app, "output", "7", "--dir", str(tmp_path))
-        assert (result.code, result.out) == (ExitCode.NO, "Job 7: no output\n")
+        assert (result.code, result.out) == (ExitCode.NO, "Job 7: no output (Done)\n")
 
     def test_wait_table(self, deployment: FakeDeployment, run) -> None:
         deployment.answer(QueryJobs, JobListing(jobs=(summary(2, JobStatus.DONE), summary(1, JobStatus.KILLED))))
