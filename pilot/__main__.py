@@ -20,10 +20,7 @@ from .node import measure
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the pilot's command line; returns the exit code."""
-    parser = argparse.ArgumentParser(prog="pilotage-pilot", description="A pilot: runs jobs in the slot it was given.")
-    parser.add_argument("--config", type=Path, help="settings (pilot.toml)")
-    parser.add_argument("--probe", action="store_true", help="print what this node offers, as JSON, and end")
-    parser.add_argument("--work-area", type=Path, default=Path.cwd(), help="with --probe: where payloads would run")
+    parser = _parser()
     options = parser.parse_args(arguments)
     if options.probe:
         found = measure(options.work_area, now=steady_now())
@@ -34,17 +31,26 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # Here: the keeper forks, so nothing that starts threads may be loaded before.
     from .keeper import keep
 
-    return keep(lambda: _run(options.config))
+    return keep(lambda: _run(options.config, options.ready_file))
 
 
-def _run(config: Path) -> int:
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="pilotage-pilot", description="A pilot: runs jobs in the slot it was given.")
+    parser.add_argument("--config", type=Path, help="settings (pilot.toml)")
+    parser.add_argument("--probe", action="store_true", help="print what this node offers, as JSON, and end")
+    parser.add_argument("--work-area", type=Path, default=Path.cwd(), help="with --probe: where payloads would run")
+    parser.add_argument("--ready-file", type=Path, help="written once the pilot has logged in")
+    return parser
+
+
+def _run(config: Path, ready_file: Path | None) -> int:
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, lambda *_: stop.set())
     from .life import live
 
     try:
-        why = live(config, stop, name=f"{os.uname().nodename}-{os.getpid()}")
+        why = live(config, stop, name=f"{os.uname().nodename}-{os.getpid()}", ready_file=ready_file)
     except PilotageError as error:
         sys.stderr.write(f"error: {error}\n")
         return 1

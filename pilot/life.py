@@ -25,8 +25,14 @@ LOGIN_SECONDS = 120.0
 """A slot is worth waiting for: the broker may be restarting."""
 
 
-def live(config: Path, stop: threading.Event, *, name: str) -> str:
+def live(config: Path, stop: threading.Event, *, name: str, ready_file: Path | None = None) -> str:
     """Be a pilot until told to stop or until nothing is left to do; returns why it ended.
+
+    Args:
+        config: its settings.
+        stop: tells it to end.
+        name: of its connection, for people.
+        ready_file: made once it has logged in.
 
     Raises:
         PilotageError: it could not begin.
@@ -41,6 +47,8 @@ def live(config: Path, stop: threading.Event, *, name: str) -> str:
         ends = None if settings.wall_seconds is None else now + settings.wall_seconds
         found = measure(area.path, now=now, ends_at=ends)
         session.open(LOGIN_SECONDS)
+        if ready_file is not None:
+            ready_file.touch()
         post, proxies = Post(session), Proxies()
         processors = settings.slots or found.processors
         stagehand = Stagehand(
