@@ -62,7 +62,7 @@ def _holder() -> str:
 
 
 MAKERS: dict[str, Maker] = {
-    "dead-letters": lambda _settings, directory, _connection: DeadLetters(directory=directory),
+    "dead-letters": lambda _settings, _directory, _connection: DeadLetters(),
     "job-manager": lambda _settings, directory, _connection: JobManager(directory),
     "job-monitor": lambda _settings, directory, _connection: JobMonitor(directory=directory),
     "job-state": lambda settings, _directory, connection: JobState(
@@ -75,7 +75,7 @@ MAKERS: dict[str, Maker] = {
     ),
     "relay": lambda _settings, _directory, _connection: Relay(),
     "replica-catalog": lambda _settings, directory, _connection: ReplicaCatalog(directory=directory),
-    "sandbox-store": lambda _settings, directory, _connection: SandboxStore(directory=directory),
+    "sandbox-store": lambda _settings, _directory, _connection: SandboxStore(),
 }
 """How each consumer is made; the gatekeeper is none, it answers RabbitMQ."""
 
@@ -166,7 +166,8 @@ class ServiceGroup:
         with store.transaction() as tx:
             changes = registry.seed(tx, parsed)
         if changes:
-            log.info("registry.seeded", added=changes.added, changed=changes.changed, removed=changes.removed)
+            counts = {"added": len(changes.added), "changed": len(changes.changed), "removed": len(changes.removed)}
+            log.info("registry.seeded", **counts)
 
     def _signer(self, name: str, store: Store, directory: Directory) -> Signer:
         """Load a service's identity and make its chain known."""

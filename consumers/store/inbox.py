@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from functools import cache
 from typing import TypeAlias
 
@@ -58,9 +58,18 @@ def forget(tx: Transaction, keys: Iterable[Key]) -> None:
     sql.run(tx, _delete(tx.dialect), rows=sql.encoded(rows))
 
 
-def purge(tx: Transaction, before: float) -> int:
-    """Drop rows from before a time (older than any message's lifetime and any outbox row); how many."""
-    return sql.run(tx, sa.delete(inbox).where(inbox.c.received < before))
+def purge(tx: Transaction, before: float, types: Collection[str] | None = None) -> int:
+    """Drop rows from before a time (older than a message's lifetime and any outbox row of it); how many.
+
+    Args:
+        tx: where.
+        before: the time.
+        types: only rows of these message types.
+    """
+    conditions = [inbox.c.received < before]
+    if types is not None:
+        conditions.append(inbox.c.typ.in_(sorted(types)))
+    return sql.run(tx, sa.delete(inbox).where(*conditions))
 
 
 @cache

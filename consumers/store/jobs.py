@@ -11,7 +11,7 @@ from schemas.job import JobStatus
 
 from . import attempts, history, sql
 from .engine import DialectName, Reading, Transaction
-from .rows import AttemptRow, Claim, Claimed, HistoryRow, JobDetails, JobFilter, JobRow
+from .rows import AttemptRow, Claim, Claimed, HistoryRow, JobDetails, JobFilter, JobRow, JobState
 from .tables.jobs import LEASED_ONLY, job_details, jobs
 
 __all__ = [
@@ -31,6 +31,7 @@ __all__ = [
     "query",
     "set_details",
     "silent",
+    "states",
     "update_many",
 ]
 
@@ -64,6 +65,11 @@ def load_range(tx: Reading, first: int, count: int, limit: int = 10_000) -> list
         .limit(limit)
     )
     return [JobRow(*row) for row in sql.fetch(tx, statement)]
+
+
+def states(tx: Reading, first: int, count: int, *, since: float = 0.0, limit: int = 10_000) -> list[JobState]:
+    """How jobs ``first`` … ``first + count - 1`` stand, in order, at most ``limit``; those changed since a time."""
+    return [JobState(*row) for row in sql.fetch(tx, _states(), first=first, end=first + count, since=since, most=limit)]
 
 
 def details(tx: Reading, ids: Collection[int]) -> dict[int, JobDetails]:
@@ -217,6 +223,20 @@ def _claim(dialect: DialectName) -> sa.Executable:
 
 _MOST = sa.bindparam("most", type_=sa.Integer)
 _BEFORE = sa.bindparam("before", type_=sa.Double)
+
+
+@cache
+def _states() -> sa.Executable:
+    return (
+        sa.select(*sql.picked(jobs, JobState))
+        .where(
+            jobs.c.id >= sa.bindparam("first", type_=sa.BigInteger),
+            jobs.c.id < sa.bindparam("end", type_=sa.BigInteger),
+            jobs.c.changed >= sa.bindparam("since", type_=sa.Double),
+        )
+        .order_by(jobs.c.id)
+        .limit(_MOST)
+    )
 
 
 @cache

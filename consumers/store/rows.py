@@ -58,6 +58,20 @@ class JobRow(msgspec.Struct, frozen=True, gc=False):
     processors: int = 1
 
 
+class JobState(msgspec.Struct, frozen=True, gc=False):
+    """The few columns of a job that its followers hear of."""
+
+    id: int
+    status: JobStatus
+    minor: str
+    attempt: int
+    changed: float
+    owner: str
+    grp: str
+    site: str
+    pilot: str
+
+
 class JobDetails(msgspec.Struct, frozen=True, gc=False):
     """What a job is (``job_details``).
 

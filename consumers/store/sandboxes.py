@@ -165,6 +165,23 @@ def read_chunks(tx: Reading, sha256: str, first: int, count: int) -> list[tuple[
     return [(idx, data) for idx, data in sql.fetch(tx, statement.order_by(c.idx))]
 
 
+def is_known(tx: Reading, owner: str, sha256: str) -> bool:
+    """Whether the owner has sent at least a part of a file."""
+    c = uploads.c
+    return sql.fetch_one(tx, sa.select(c.sha256).where(c.sha256 == sha256, c.owner == owner)) is not None
+
+
+def unused_bytes(tx: Reading, owner: str) -> int:
+    """Bytes of all files that the owner sent, or is sending, and that no job refers to."""
+    u = uploads.c
+    unused = (
+        ~sa.exists().where(input_files.c.sha256 == u.sha256),
+        ~sa.exists().where(output_files.c.sha256 == u.sha256),
+    )
+    row = sql.fetch_one(tx, sa.select(sa.func.sum(u.size)).where(u.owner == owner, *unused))
+    return 0 if row is None or row[0] is None else int(row[0])
+
+
 def bind_inputs(tx: Transaction, pairs: Collection[tuple[int, str]]) -> None:
     """The jobs of these submissions may read these files: (submission, hash)."""
     rows = [{"submission": submission, "sha256": sha256} for submission, sha256 in sorted(pairs)]

@@ -40,6 +40,7 @@ uploads = Table(
     real("expires"),
     PrimaryKeyConstraint("sha256", "owner"),
     Index(None, "expires"),
+    Index(None, "owner"),
     comment="Who sent a file in full and so may refer to it: knowing a hash is no right to the bytes.",
 )
 

@@ -474,6 +474,7 @@ def upgrade() -> None:
         comment="Who sent a file in full and so may refer to it: knowing a hash is no right to the bytes.",
     )
     op.create_index(op.f("ix_uploads_expires"), "uploads", ["expires"], unique=False)
+    op.create_index(op.f("ix_uploads_owner"), "uploads", ["owner"], unique=False)
     op.create_table(
         "users",
         sa.Column("dn", sa.Text(), nullable=False),
