@@ -19,13 +19,15 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
-from producers import credentials
-from producers.commands.context import settings_of
 from schemas.errors import PilotageError
+
+from .. import credentials
+from .context import settings_of
 
 if TYPE_CHECKING:
     from broker.identity import Credential, VerifiedChain
-    from producers.settings import UserSettings
+
+    from ..settings import UserSettings
 
 app = typer.Typer(name="proxy", no_args_is_help=True, rich_markup_mode=None, help="Make, show and destroy proxies.")
 
