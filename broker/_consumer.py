@@ -268,4 +268,4 @@ def _text(value: object) -> str | None:
 
 
 def _integer(value: object) -> int | None:
-    return value if isinstance(value, int) else None
+    return int(value) if isinstance(value, int) else None  # pika has an integer class of its own

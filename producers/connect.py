@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 
 CONNECTION_NAME = "pilotage client"
 
+LOGIN_SECONDS = 10.0
+"""Longest time for a login: a broker that starts anew is back by then, and nobody stares at a prompt for longer."""
+
 
 def load_proxy(settings: UserSettings, now: dt.datetime) -> Credential:
     """The user's proxy.
@@ -46,7 +49,7 @@ def end_of(credential: Credential) -> dt.datetime:
 
 
 def open_session(settings: UserSettings, credential: Credential, timeout: float) -> Session:
-    """Log in.
+    """Log in, within ``timeout`` and :data:`LOGIN_SECONDS`.
 
     Raises:
         NotConfiguredError: no deployment in the settings.
@@ -65,7 +68,7 @@ def open_session(settings: UserSettings, credential: Credential, timeout: float)
     with explained():
         session = Session(where, credential, group=settings.group, name=CONNECTION_NAME)
         try:
-            session.open(timeout)
+            session.open(min(timeout, LOGIN_SECONDS))
         except BaseException:
             session.close(0)
             raise

@@ -90,7 +90,7 @@ def read_events(session: Session, since: Since, stop: Callable[[], bool]) -> Ite
             except RefusalError:
                 continue  # expired hints, or facts signed by certificates of the past
             if verified.header.iat >= after:  # the broker starts at the beginning of a chunk
-                offset = delivery.stream_offset or 0
+                offset = int(delivery.stream_offset or 0)
                 yield Event(verified.type.name, verified.header.iat, verified.client, offset, verified.message)
         subscription.ack(deliveries)
         if not deliveries and stop():

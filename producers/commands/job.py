@@ -16,7 +16,7 @@ from ..errors import NotFoundError
 from .context import Output, OutputOption, client_of, make_app
 from .exit_codes import ExitCode
 from .ids import IdsArgument, parse_ids
-from .printing import Column, age, clock, harmless, paint, print_json, print_table, when
+from .printing import Column, age, both, clock, harmless, paint, print_json, print_table, when
 
 if TYPE_CHECKING:
     from schemas.messages.service import CommandOutcome, JobDetail, JobSummary
@@ -167,7 +167,7 @@ def history(ctx: typer.Context, job: JobArgument, output: OutputOption = Output.
         print_table(
             columns,
             [
-                [clock(line.time), line.status, str(line.attempt or "-"), line.source, line.cause or line.minor]
+                [clock(line.time), line.status, str(line.attempt or "-"), line.source, both(line.minor, line.cause)]
                 for line in detail.history
             ],
         )
@@ -257,11 +257,16 @@ def _report(outcomes: Sequence[CommandOutcome], done: str, output: Output) -> No
         _print_ids([outcome.job for outcome in outcomes if outcome.ok])
     else:
         for outcome in outcomes:
-            now = f" ({outcome.status})" if outcome.status is not None else ""
-            what = done if outcome.ok else f"not {done}"
-            why = f": {harmless(outcome.reason)}" if outcome.reason else ""
-            typer.echo(f"Job {outcome.job} {what}{now}{why}")
+            typer.echo(harmless(_outcome_line(outcome, done)))
     if not outcomes:
         raise NotFoundError("none of these jobs exists, or they are not yours")
     if not all(outcome.ok for outcome in outcomes):
         raise typer.Exit(ExitCode.NO)
+
+
+def _outcome_line(outcome: CommandOutcome, done: str) -> str:
+    now = f" ({outcome.status})" if outcome.status is not None else ""
+    if outcome.ok and outcome.reason:
+        return f"Job {outcome.job}: {outcome.reason}{now}"
+    why = f": {outcome.reason}" if outcome.reason else ""
+    return f"Job {outcome.job} {'' if outcome.ok else 'not '}{done}{now}{why}"

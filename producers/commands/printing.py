@@ -146,6 +146,11 @@ def when(moment: float | None, now: float) -> str:
     return f"{local:%Y-%m-%d %H:%M} ({age(now - moment)})"
 
 
+def both(minor: str, cause: str) -> str:
+    """A minor state with its cause, each said once."""
+    return f"{minor} ({cause})" if minor and cause and minor != cause else minor or cause
+
+
 def clock(moment: float) -> str:
     """A local ISO time to the millisecond, for histories."""
     import datetime as dt

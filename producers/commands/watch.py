@@ -9,7 +9,7 @@ import typer
 from schemas.messages.event import JobsChanged, MessageRefused, PilotChanged
 
 from .context import Output, OutputOption, client_of
-from .printing import clock, harmless, paint, print_json_line
+from .printing import both, clock, harmless, paint, print_json_line
 
 if TYPE_CHECKING:
     from ..watching import Event
@@ -51,7 +51,7 @@ def _lines(event: Event) -> list[str]:
     if isinstance(message, JobsChanged):
         return [
             f"{clock(c.time)}  job {c.job}  {paint(c.status)}"
-            + harmless("".join(f"  {part}" for part in (c.minor, c.site and f"at {c.site}", c.cause) if part))
+            + harmless("".join(f"  {part}" for part in (c.site and f"at {c.site}", both(c.minor, c.cause)) if part))
             for c in message.changes
         ]
     if isinstance(message, PilotChanged):
