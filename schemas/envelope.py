@@ -6,7 +6,10 @@ Pure data: making and checking signatures is ``broker.signing``.
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import msgspec
+from msgspec import Meta
 
 JWS_HEADER = "jws"
 """Name of the AMQP header that carries the detached JWS."""
@@ -22,31 +25,38 @@ ALGORITHMS = ("ES256", "PS256")
 """ES256 for P-256 keys, PS256 for the RSA keys of grid certificates; nothing else, never ``none``."""
 
 
+MAX_NAME = 4096
+"""Longest DN or other name in a header."""
+
+MessageId = Annotated[str, Meta(max_length=64, pattern="^[0-9A-Za-z._-]*$")]
+"""A UUID has 36 characters. Bounded, because receivers keep it as a key: a database's index refuses long ones."""
+
+
 class Header(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """The protected header. Everything that gives a message its meaning is in here and signed."""
 
     alg: str
-    typ: str
+    typ: Annotated[str, Meta(max_length=128)]
     """Registered message name and version."""
-    jti: str
+    jti: Annotated[MessageId, Meta(min_length=1)]
     """UUIDv7 of the message; kept by every republication."""
-    iss: str
+    iss: Annotated[str, Meta(max_length=MAX_NAME)]
     """Canonical DN of the signing chain's end entity."""
     thumbprint: str = msgspec.field(name="x5t#S256")
     """BASE64URL(SHA-256(DER of the signing certificate)) (RFC 7515 §4.1.8)."""
-    cli: str
+    cli: Annotated[str, Meta(max_length=128)]
     """Client id = broker user = AMQP ``user_id``."""
-    aud: str
+    aud: Annotated[str, Meta(max_length=128)]
     """Logical receiver, checked against the receiver's own name."""
     iat: float
     """Seconds since the epoch, when it was signed (server time as the client learned it)."""
     exp: float
     """Last moment of admission. An admitted message is never checked for time again."""
-    grp: str = ""
+    grp: Annotated[str, Meta(max_length=256)] = ""
     """Group acted for; empty for services."""
-    rpl: str = ""
+    rpl: Annotated[str, Meta(max_length=256)] = ""
     """Reply queue; must be ``reply.<cli>``."""
-    cid: str = ""
+    cid: MessageId = ""
     """Correlation: the ``jti`` of the message that this one answers."""
     b64: bool = True
     """Must be false on the wire (RFC 7797); the default makes an absent field invalid."""

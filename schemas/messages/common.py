@@ -24,7 +24,10 @@ MAX_SANDBOX_FILES = 1000
 MAX_JOBS_PER_MESSAGE = 10_000
 """Job ids in one command or query."""
 
-Sha256 = Annotated[str, Meta(pattern="^[0-9a-f]{64}$")]
+Sha256 = Annotated[str, Meta(pattern="^[0-9a-f]{64}$", max_length=64)]
+"""``$`` alone would let a newline at the end pass."""
+Adler32 = Annotated[str, Meta(pattern="^([0-9a-f]{8})?$", max_length=8)]
+"""Checksum in hex; empty if unknown."""
 JobId = Annotated[int, Meta(ge=1, le=2**53)]
 """Job ids stay exact in every JSON reader (2**53)."""
 Attempt = Annotated[int, Meta(ge=1, le=10_000)]
@@ -94,5 +97,5 @@ class InputFile(Value, frozen=True, kw_only=True):
 
     lfn: Name
     size: Annotated[int, Meta(ge=0)]
-    adler32: Annotated[str, Meta(pattern="^([0-9a-f]{8})?$")] = ""
+    adler32: Adler32 = ""
     replicas: tuple[Replica, ...]

@@ -312,7 +312,7 @@ class Order(Value, frozen=True, kw_only=True):
 
 @register("job.control.v1", Kind.REPLY, CLIENT, lifetime=HOUR)
 class ControlJobs(Message, frozen=True, kw_only=True):
-    """Control orders to the pilot that holds these attempts; answered by ``control.done.v1``, redelivered until then."""
+    """Control orders to the pilot that holds these attempts; answered by ``control.done.v1``, repeated until then."""
 
     orders: tuple[Order, ...]
 

@@ -14,6 +14,7 @@ from .common import (
     MAX_JOBS_PER_MESSAGE,
     MAX_SANDBOX_BYTES,
     MAX_SANDBOX_FILES,
+    Adler32,
     JobId,
     Name,
     SandboxFile,
@@ -155,7 +156,7 @@ class RegisterReplica(Message, frozen=True, kw_only=True):
     se: Name
     pfn: Name
     size: Annotated[int, Meta(ge=0)]
-    adler32: Annotated[str, Meta(pattern="^([0-9a-f]{8})?$")] = ""
+    adler32: Adler32 = ""
 
 
 @register("replica.query.v1", Kind.QUERY, "replica-catalog", lifetime=5 * MINUTE)
