@@ -307,7 +307,7 @@ class Client:
                     break
         if living:
             raise TimedOutError(f"{len(living)} of {len(wanted)} jobs have not ended within {timeout:g} s")
-        return statuses
+        return {job: statuses[job] for job in wanted}
 
     def output(self, job: int | JobDetail, directory: Path, *, progress: Progress | None = None) -> list[Path]:
         """Fetch a job's output sandbox into ``directory/<job id>``; what is there already is not fetched again.

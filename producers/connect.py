@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from .credentials import ca_directory, proxy_path, voms_directory
-from .errors import NoProxyError, NotConfiguredError, ProxyExpiredError, explained
+from .errors import BadProxyError, NoProxyError, NotConfiguredError, ProxyExpiredError, explained
 
 if TYPE_CHECKING:
     import datetime as dt
@@ -27,14 +27,17 @@ def load_proxy(settings: UserSettings, now: dt.datetime) -> Credential:
     Raises:
         NoProxyError: no file there.
         ProxyExpiredError: it is over, or its own certificate is.
-        CredentialError: unreadable.
+        BadProxyError: it cannot be read, or is no proxy.
     """
-    from broker.identity import load_credential
+    from broker.identity import CredentialError, load_credential
 
     path = proxy_path(settings)
     if not path.exists():
         raise NoProxyError(f"there is no proxy at {path}: run 'pilotage proxy init'")
-    credential = load_credential(path)
+    try:
+        credential = load_credential(path)
+    except CredentialError as error:
+        raise BadProxyError(f"{path}: {error}; run 'pilotage proxy init' for a new one") from None
     ends = end_of(credential)
     if ends <= now:
         raise ProxyExpiredError(f"the proxy expired at {ends:%Y-%m-%d %H:%M} UTC: run 'pilotage proxy init'")

@@ -58,6 +58,10 @@ class ProxyExpiredError(PermanentError):
     """The proxy has expired: run 'pilotage proxy init'."""
 
 
+class BadProxyError(PermanentError):
+    """The proxy file cannot be used: run 'pilotage proxy init'."""
+
+
 class AwayError(TemporaryError):
     """The message broker is away: try again later, or see 'pilotage status'."""
 

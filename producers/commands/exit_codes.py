@@ -6,7 +6,7 @@ from enum import IntEnum
 
 from schemas.errors import ConfigurationError, InvalidInputError, PilotageError, TemporaryError
 
-from ..errors import NoProxyError, NotAllowedError, NotFoundError, ProxyExpiredError, ServiceRefusedError
+from ..errors import BadProxyError, NoProxyError, NotAllowedError, NotFoundError, ProxyExpiredError, ServiceRefusedError
 
 
 class ExitCode(IntEnum):
@@ -38,7 +38,7 @@ def code_of(error: PilotageError) -> ExitCode:
         return ExitCode.USAGE
     if isinstance(error, NotFoundError):
         return ExitCode.NOT_FOUND
-    if isinstance(error, NoProxyError | ProxyExpiredError | NotAllowedError):
+    if isinstance(error, NoProxyError | BadProxyError | ProxyExpiredError | NotAllowedError):
         return ExitCode.REFUSED
     if isinstance(error, ServiceRefusedError):
         return ExitCode.USAGE if error.code == "invalid" else ExitCode.REFUSED

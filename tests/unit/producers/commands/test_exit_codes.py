@@ -21,6 +21,7 @@ PAGE = Path(__file__).parents[4] / "docs" / "reference" / "exit-codes.md"
         (errors.NotConfiguredError(), ExitCode.USAGE),
         (errors.NoProxyError(), ExitCode.REFUSED),
         (errors.ProxyExpiredError(), ExitCode.REFUSED),
+        (errors.BadProxyError(), ExitCode.REFUSED),
         (errors.NotAllowedError(), ExitCode.REFUSED),
         (errors.ServiceRefusedError(code="conflict"), ExitCode.REFUSED),
         (errors.AwayError(), ExitCode.UNAVAILABLE),
