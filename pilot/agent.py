@@ -225,7 +225,7 @@ class Agent:
         return Offer(
             site=settings.site,
             ce=settings.ce,
-            platforms=settings.platforms or (measure.platform, "any"),
+            platforms=settings.platforms or (measure.platform,),
             cpu_seconds=wall * settings.cpu_power,
             wall_seconds=wall,
             processors=free,

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import contextlib
 import datetime as dt
+import subprocess
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,9 +33,12 @@ from compose.local.rabbitmq import RabbitNode
 from compose.local.rabbitmq_config import TlsFiles
 from compose.server_settings import load
 from compose.services import NAMES, ServiceGroup
+from compose.settings import load_user_settings
 from consumers.settings import ServerSettings
+from producers import Client
 
 PILOTS = 3
+SLOT_MEMORY_MB = 2000
 
 
 @dataclass
@@ -76,6 +81,22 @@ class Deployment:
     def pilot(self, number: int) -> Credential:
         """A pilot's certificate."""
         return load_credential(self.layout.pilot_credential(number))
+
+    def client(self, credential: Credential | None = None) -> Client:
+        """A user's client."""
+        environment = {"PILOTAGE_CONFIG": str(self.layout.client_config), "HOME": str(self.layout.root)}
+        return Client(load_user_settings(environment), credential or self.user())
+
+    @contextlib.contextmanager
+    def running_pilot(self, number: int) -> Iterator[subprocess.Popen[bytes]]:
+        """A pilot as a real process; ended in order."""
+        command = [sys.executable, "-P", "-m", "compose.pilot", "--config", str(self.layout.pilot_config(number))]
+        process = subprocess.Popen(command, cwd=self.layout.root)
+        try:
+            yield process
+        finally:
+            process.terminate()
+            process.wait(40)
 
     @contextlib.contextmanager
     def session(self, credential: Credential, group: str = "") -> Iterator[Session]:
@@ -130,6 +151,9 @@ def deployment(
         write_client_config(layout, addresses)
         for number in range(1, pilots + 1):
             write_pilot_config(layout, addresses, number, 2)
+            # A payload that eats memory is to be stopped long before the machine suffers.
+            config = layout.pilot_config(number)
+            config.write_text(config.read_text().replace("[pilot]", f"[pilot]\nmemory_mb = {SLOT_MEMORY_MB}"))
         settings = load(layout.server_config)
         group = stack.enter_context(ServiceGroup(settings, services)) if services else None
         yield Deployment(layout, node, settings, group)
