@@ -35,7 +35,7 @@ def finish(
     draft: Draft, job: JobView, status: JobStatus, reason: str, now: float, report: Report | None = None
 ) -> None:
     """The live attempt ended and the job with it; a wish to delete it comes true now."""
-    draft.step(status, reason, now, reason)
+    draft.step(status, reason, now, reason or "pilot")
     _close(draft, job, status, reason, now, report)
     draft.set(lease_until=None, stalled_from=None)
     if job.delete_requested:
