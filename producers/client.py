@@ -47,7 +47,7 @@ from schemas.messages.user import (
     RegisterReplica,
     RescheduleJobs,
 )
-from schemas.registry import Message, type_of
+from schemas.registry import Message, encode, type_of
 
 from .connect import load_proxy, open_session
 from .delegation import delegate, ensure_delegated
@@ -172,6 +172,7 @@ class Client:
 
     def submit_prepared(self, prepared: Prepared, progress: Progress | None = None) -> Submission:
         """Submit what :func:`producers.submission.prepare` made."""
+        checked_message(prepared.message)
         session, credential = self._wire(), self._credential()
         with explained():
             if not self._delegated:
@@ -401,12 +402,22 @@ class Client:
         return self._session
 
     def _ask(self, message: Message, answer: type[M]) -> M:
+        checked_message(message)
         with explained():
             return _expect(self._wire().request(message, self._timeout), answer)
 
     def _aside_with_ack(self, incoming: Incoming) -> None:
         self._wire().ack([incoming])
         self._aside.append(incoming)
+
+
+def checked_message(message: Message) -> None:
+    """Refuse here what the receiver would refuse: lengths, ranges, numbers of items.
+
+    Raises:
+        InvalidInputError: says which field.
+    """
+    type_of(message).decode(encode(message))
 
 
 def fresh_key(key: str | None) -> str:

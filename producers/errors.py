@@ -108,7 +108,14 @@ def explained() -> Iterator[None]:
 
 def _explain(error: PilotageError) -> PilotageError:
     # Here and not above: whoever raises these has imported them already, others need not pay for it.
-    from broker.errors import BackpressureError, BrokerRefusedError, BrokerUnavailableError, LoginRefusedError
+    from broker.errors import (
+        BackpressureError,
+        BrokerRefusedError,
+        BrokerUnavailableError,
+        ConnectionClosedError,
+        LoginRefusedError,
+        OperationRefusedError,
+    )
     from broker.identity import IdentityError
     from broker.refusal import RefusalError
     from broker.session import NoAnswerError, NotSentError, RequestRefusedError
@@ -124,6 +131,10 @@ def _explain(error: PilotageError) -> PilotageError:
         return NotAllowedError(str(error))
     if isinstance(error, BrokerRefusedError):
         return NotAllowedError(f"{error} Check [broker] in the configuration.")
+    if isinstance(error, OperationRefusedError):
+        return NotAllowedError(f"The broker does not allow it to this identity and group: {error}")
+    if isinstance(error, ConnectionClosedError):
+        return AwayError("The connection to the message broker is closed.")
     if isinstance(error, BrokerUnavailableError | BackpressureError):
         return AwayError(f"{str(error).rstrip('.')}: try again later, or see 'pilotage status'.")
     if isinstance(error, NoAnswerError):

@@ -24,6 +24,7 @@ from producers.errors import (
     TimedOutError,
 )
 from producers.settings import UserSettings
+from schemas.errors import InvalidInputError
 from schemas.job import JobStatus
 from schemas.messages.admin import DiscardDead, QueryDead, ReplayDead
 from schemas.messages.common import CHUNK_BYTES, MAX_INLINE_BYTES, InputFile, Replica, SandboxFile
@@ -224,6 +225,16 @@ class TestQueries:
             deployment.answer(kind, JobsCommanded(outcomes=outcomes))
             assert method([1, 2, 1]) == list(outcomes)
             assert deployment.take(kind).jobs == (1, 2)
+
+    def test_what_no_message_can_say_is_not_sent(self, client: Client) -> None:
+        for call in (
+            lambda: client.replicas([""]),
+            lambda: client.jobs(site="x" * 300),
+            lambda: client.submit([JDL], key="k" * 129),
+            lambda: client.job(0),
+        ):
+            with pytest.raises(InvalidInputError):
+                call()
 
     def test_silence_is_a_timeout(self, deployment: FakeDeployment) -> None:
         with Client(deployment.settings, timeout=0.1) as client, pytest.raises(TimedOutError, match="service running"):
