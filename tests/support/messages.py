@@ -34,7 +34,7 @@ class Sender:
         group: group acted for.
         properties: of that group.
         service: service name instead of group and properties.
-        client: client id; made of the DN if not given.
+        suffix: tells his clients apart.
         limited: signs with a limited proxy.
     """
 
@@ -42,7 +42,7 @@ class Sender:
     group: str = "vo_user"
     properties: frozenset[str] = frozenset({Property.NORMAL_USER})
     service: str = ""
-    client: str = ""
+    suffix: str = "1"
     limited: bool = False
 
     @property
@@ -55,17 +55,17 @@ class Sender:
     @property
     def cli(self) -> str:
         """His client id."""
-        return self.service or self.client or make_client_id(self.identity, "1")
+        return self.service or make_client_id(self.identity, self.suffix)
 
 
-def user(name: str = "ada", *properties: str, group: str = "vo_user", client: str = "") -> Sender:
+def user(name: str = "ada", *properties: str, group: str = "vo_user", suffix: str = "1") -> Sender:
     """A user, by default a normal one."""
-    return Sender(f"/O=Example/CN={name}", group, frozenset(properties or {Property.NORMAL_USER}), client=client)
+    return Sender(f"/O=Example/CN={name}", group, frozenset(properties or {Property.NORMAL_USER}), suffix=suffix)
 
 
-def pilot(client: str = "", name: str = "pilot") -> Sender:
+def pilot(suffix: str = "1", name: str = "pilot") -> Sender:
     """A pilot."""
-    return Sender(f"/O=Example/CN={name}", "vo_pilot", frozenset({Property.GENERIC_PILOT}), client=client)
+    return Sender(f"/O=Example/CN={name}", "vo_pilot", frozenset({Property.GENERIC_PILOT}), suffix=suffix)
 
 
 def service(name: str) -> Sender:
