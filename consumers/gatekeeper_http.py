@@ -12,6 +12,7 @@ from urllib.parse import parse_qsl
 
 import structlog
 from waitress.server import create_server
+from waitress.wasyncore import close_all
 
 from schemas.errors import PilotageError
 
@@ -45,8 +46,15 @@ class GatekeeperServer:
             "/auth/resource": gatekeeper.resource,
             "/auth/topic": gatekeeper.topic,
         }
+        self._open: dict[int, Any] = {}  # everything that waitress' loop looks at: it ends when this is empty
         self._server: Any = create_server(
-            self._answer, host=host, port=port, threads=THREADS, max_request_body_size=MAX_FORM_BYTES, ident=None
+            self._answer,
+            map=self._open,
+            host=host,
+            port=port,
+            threads=THREADS,
+            max_request_body_size=MAX_FORM_BYTES,
+            ident=None,
         )
         self._thread = threading.Thread(target=self._server.run, name="gatekeeper-http", daemon=True)
 
@@ -60,9 +68,14 @@ class GatekeeperServer:
         self._thread.start()
 
     def stop(self) -> None:
-        """Stop serving."""
-        self._server.close()
+        """Stop serving; RabbitMQ's idle connections are cut."""
+        self._server.trigger.pull_trigger(self._close_all)  # run by the loop's own thread
         self._thread.join(5)
+        self._server.task_dispatcher.shutdown()
+
+    def _close_all(self) -> None:
+        for channel in list(self._open.values()):
+            channel.close()
 
     def _answer(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         verdict = b"deny"

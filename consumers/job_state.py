@@ -25,7 +25,7 @@ from .domain.facts import Accepted, Beat, LeaseWatch, Reported, SaidGoodbye, Sil
 from .outages import Outages
 from .outcome import ACK, DeadLetter, Outcome
 from .settings import LeaseSettings
-from .store import jobs, leader, orders, pilots, state
+from .store import jobs, leader, orders, parked, pilots, state
 
 ROLE = "job-state-sweeper"
 SWEEP_LIMIT = 500
@@ -163,6 +163,7 @@ class JobState(Consumer):
         for job in held:
             self.changes.decide(job, SaidGoodbye(message.client, said.reason))
         pilots.gone(batch.tx, [message.client], batch.now)
+        parked.remove_clients(batch.tx, [message.client])
         fact = PilotChanged(
             client=message.client,
             identity=message.principal.identity,

@@ -158,16 +158,26 @@ class Matching:
         newest = {one.key: one for one in asked}
         for key in newest:
             self._drop(key)
-        at_work = [*self._concerned(hinted), *newest.values()]
+        at_work = [*self._concerned(batch, hinted), *newest.values()]
         spoken_for: set[int] = set()
         for _ in range(ROUNDS):
             if not self._round(batch, at_work, spoken_for):
                 break
         self._answer(batch, at_work, known={one.key for one in newest.values()})
 
-    def _concerned(self, hinted: Collection[int]) -> list[Asked]:
+    def _concerned(self, batch: Batch, hinted: Collection[int]) -> list[Asked]:
         """Parked requests that fit a hinted queue, longest waiting first."""
-        keys: dict[Key, None] = {}
+        while True:
+            keys = self._candidates(hinted)
+            # The store knows better: a pilot that said goodbye to job-state is not to be given anything.
+            gone = keys - parked.present(batch.tx, {client for client, _ in keys})
+            if not gone:
+                return sorted((self._waiting[key] for key in keys), key=lambda one: one.since)
+            for key in gone:
+                self._drop(key)
+
+    def _candidates(self, hinted: Collection[int]) -> set[Key]:
+        keys: set[Key] = set()
         usable = self._index.classes.usable_sites
         for queue_id in hinted:
             if queue_id not in self._index:
@@ -177,9 +187,9 @@ class Matching:
             for key in self._parked.candidates(queue.requirements, queue.owner.name, usable):
                 if left <= 0:
                     break
-                keys[key] = None
+                keys.add(key)
                 left -= self._waiting[key].request.jobs
-        return sorted((self._waiting[key] for key in keys), key=lambda one: one.since)
+        return keys
 
     def _round(self, batch: Batch, at_work: Iterable[Asked], spoken_for: set[int]) -> bool:
         """Choose, page and claim once; whether another round could help."""

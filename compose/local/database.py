@@ -44,11 +44,6 @@ class Database:
         """The server's process; None where there is none of ours."""
         return None if self._cluster is None else self._cluster.process
 
-    @property
-    def running(self) -> bool:
-        """Whether there is nothing to start."""
-        return self._cluster is None or self._cluster.running
-
     def start(self) -> None:
         """Start the private cluster."""
         if self._cluster is None:

@@ -35,7 +35,6 @@ from .identities import pilot_dn
 from .stack import Stack
 
 if TYPE_CHECKING:
-
     from producers import UserSettings
     from schemas.messages.service import JobSummary
 

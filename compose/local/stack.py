@@ -35,6 +35,7 @@ from .database import Database
 from .files import private_folder
 from .identities import ensure_identities, ensure_pilot, read_secret
 from .layout import Layout
+from .own_user import can_log_in
 from .ports import LOOPBACK, is_free, kept_ports
 from .processes import ManagedProcess, ProcessFailedError, directory_lock, stop_in_order
 from .rabbitmq import RabbitNode
@@ -163,7 +164,7 @@ class Stack:
         write_registry(layout)
         started: list[str] = []
         database = self._database(choices)
-        if not database.running:
+        if database.process is not None and not database.process.running:
             with _told(say, "database"):
                 database.start()
             started.append("database")
@@ -180,6 +181,9 @@ class Stack:
             with _told(say, "services"):
                 self._start_services()
             started.append("services")
+        if started:
+            # Also where only the broker was started: running services need a moment to find it again.
+            self._services.wait_ready(lambda: can_log_in(layout), SERVICES_TIMEOUT)
         return started + self._start_pilots(say, choices, addresses, now)
 
     def _start_services(self) -> None:
@@ -236,7 +240,7 @@ class Stack:
             with _told(say, "broker"):
                 node.stop()
         database = self._database(self.choices)
-        if database.running:
+        if database.process is not None and database.process.running:
             with _told(say, "database"):
                 database.stop()
 

@@ -13,6 +13,7 @@ import psutil
 from producers.commands.printing import Column, age, print_table
 from schemas.errors import PilotageError
 
+from .own_user import own_client
 from .processes import ManagedProcess
 
 if TYPE_CHECKING:
@@ -20,9 +21,6 @@ if TYPE_CHECKING:
 
 JOBS_COUNTED = 1000
 """The newest jobs, which are counted by status: one page of a listing."""
-
-ASK_SECONDS = 5.0
-"""How long the services may take to answer; a status that hangs helps nobody."""
 
 
 class ProcessStatus(msgspec.Struct, frozen=True):
@@ -48,7 +46,7 @@ class StackStatus(msgspec.Struct, frozen=True):
     """The whole.
 
     Attributes:
-        up: everything that should run does.
+        up: everything that should run does, and answers.
         jobs: how many of the newest jobs are in each status; None if nobody could be asked.
         note: why nobody could be asked.
     """
@@ -72,7 +70,7 @@ def describe(stack: Stack) -> StackStatus:
     jobs, note = None, "services are down"
     if by_name["rabbitmq"] and by_name["services"]:
         jobs, note = _jobs(stack)
-    return StackStatus(up, root, stack.choices.store, processes, jobs, note)
+    return StackStatus(up and jobs is not None, root, stack.choices.store, processes, jobs, note)
 
 
 def print_status(status: StackStatus) -> None:
@@ -127,17 +125,8 @@ def _memory_mb(process: psutil.Process) -> float:
 
 
 def _jobs(stack: Stack) -> tuple[dict[str, int] | None, str]:
-    """Ask as the stack's own user, by his certificate: he need not have a proxy for a look."""
-    from broker.identity import load_credential
-    from producers import Client
-
-    from ..settings import load_user_settings
-
-    layout = stack.layout
     try:
-        settings = load_user_settings({"PILOTAGE_CONFIG": str(layout.client_config)})
-        credential = load_credential(layout.user_certificate, key=layout.user_key)
-        with Client(settings, credential, timeout=ASK_SECONDS) as client:
+        with own_client(stack.layout) as client:
             jobs = client.jobs(owner="*", limit=JOBS_COUNTED)
     except PilotageError as error:
         return None, str(error)

@@ -55,6 +55,13 @@ def remove_clients(tx: Transaction, clients: Collection[str]) -> None:
         sql.run(tx, _remove_clients(tx.dialect), ids=sql.listed(tx, sorted(clients)))
 
 
+def present(tx: Reading, clients: Collection[str]) -> set[Slot]:
+    """Which requests of these pilots are still parked: one that ended took its requests with it."""
+    if not clients:
+        return set()
+    return {(row[0], row[1]) for row in sql.fetch(tx, _present(tx.dialect), ids=sql.listed(tx, sorted(clients)))}
+
+
 def expired(tx: Reading, now: float, limit: int) -> list[ParkedRow]:
     """Requests whose deadline has come, first ones first."""
     c = parked.c
@@ -67,6 +74,11 @@ def load(tx: Reading) -> list[ParkedRow]:
     c = parked.c
     statement = sa.select(*sql.picked(parked, ParkedRow)).order_by(c.since, c.client, c.slot)
     return [ParkedRow(*row) for row in sql.fetch(tx, statement)]
+
+
+@cache
+def _present(dialect: DialectName) -> sa.Executable:
+    return sa.select(parked.c.client, parked.c.slot).where(sql.among(dialect, parked.c.client))
 
 
 @cache
