@@ -121,7 +121,7 @@ class ServiceGroup:
                 return
 
     def close(self) -> None:
-        """Finish what is at work and stop."""
+        """Finish what is at work and stop; harmless when done twice."""
         self._stop.set()
         for engine in self._engines:
             engine.wake()
@@ -129,10 +129,12 @@ class ServiceGroup:
             thread.join(STOP_SECONDS)
         if self._http is not None:
             self._http.stop()
+            self._http = None
         for connection in self._connections:
             connection.close()
         if self._store is not None:
             self._store.close()
+            self._store = None
 
     # -- starting -----------------------------------------------------------------------------------------------
 
