@@ -39,7 +39,7 @@ pilot: setup ## build the pilot as one file, pilot.pyz
 	@$(VENV)/python -m pilot.build
 
 bench: setup-dev ## measure the whole path and print a table
-	@$(VENV)/python tests/benchmarks/run.py $(ARGS)
+	@$(VENV)/python -m tests.benchmarks.run $(ARGS)
 
 docs: ## write the generated reference pages anew
 	@sh compose/bootstrap.sh --dev
