@@ -23,7 +23,8 @@ Which file: ``$PILOTAGE_CONFIG``; else ``$XDG_CONFIG_HOME/pilotage/config.toml``
     group = "lhcb_user"
 
 An unknown section or key is an error: a slip of the pen must not silently change whom one believes.
-``PILOTAGE_GROUP`` goes before ``group``; the grid's ``X509_*`` variables go before the paths (producers.credentials).
+``PILOTAGE_GROUP`` goes before ``group``; the grid's ``X509_*`` variables go before the paths (producers.credentials),
+but for logging in ``ca_dir`` goes before ``X509_CERT_DIR``: a deployment knows whom it trusts.
 """
 
 from __future__ import annotations

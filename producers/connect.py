@@ -67,7 +67,10 @@ def open_session(settings: UserSettings, credential: Credential, timeout: float)
     from broker.transport import Endpoint
 
     endpoint = Endpoint(broker.host, broker.port, broker.ca_file, broker.server_name or None, broker.virtual_host)
-    where = SessionSettings(endpoint, broker.name, ca_directory(settings), broker.gatekeeper, voms_directory(settings))
+    # A deployment that names its own authorities goes before X509_CERT_DIR: the variable is about the grid at large.
+    trust = settings.ca_dir or ca_directory(settings)
+    vomsdir = settings.vomsdir if settings.ca_dir else voms_directory(settings)
+    where = SessionSettings(endpoint, broker.name, trust, broker.gatekeeper, vomsdir)
     with explained():
         session = Session(where, credential, group=settings.group, name=CONNECTION_NAME)
         try:
