@@ -91,8 +91,9 @@ class SandboxStore(Consumer):
         return self._next_purge - now
 
     def chores(self, batch: Batch) -> None:
-        """Drop what nothing refers to and is over its time."""
+        """Drop the files of deleted jobs, and what nothing refers to and is over its time."""
         self._next_purge = batch.now + PURGE_SECONDS
+        sandboxes.forget_deleted(batch.tx)
         sandboxes.purge(batch.tx, batch.now)
 
 

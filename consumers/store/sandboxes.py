@@ -14,11 +14,13 @@ from functools import cache
 import msgspec
 import sqlalchemy as sa
 
+from schemas.job import JobStatus
+
 from . import sql
 from .engine import DialectName, Reading, Transaction
 from .errors import StoreRejected
 from .tables.files import blob_chunks, blobs, input_files, output_files, upload_chunks, uploads
-from .tables.jobs import jobs
+from .tables.jobs import jobs, submissions
 
 
 class Upload(StrEnum):
@@ -225,6 +227,20 @@ def forget_inputs(tx: Transaction, submissions: Collection[int]) -> None:
     """All jobs of these submissions are deleted: nothing refers to their input files any more."""
     if submissions:
         sql.run(tx, _forget_inputs(tx.dialect), ids=sql.listed(tx, submissions))
+
+
+def forget_deleted(tx: Transaction) -> None:
+    """Nothing refers any more to output files of deleted jobs, nor to input files whose jobs are all deleted."""
+    o, i, s = output_files.c, input_files.c, submissions.c
+    sql.run(
+        tx, sa.delete(output_files).where(sa.exists().where(jobs.c.id == o.job, jobs.c.status == JobStatus.DELETED))
+    )
+    living = sa.exists().where(
+        jobs.c.id >= s.first, jobs.c.id < s.first + s["count"], jobs.c.status != JobStatus.DELETED
+    )
+    used = sa.exists().where(i.submission == s.id)
+    over = sa.select(s.id).where(s.expanded >= s["count"], used.correlate(submissions), ~living.correlate(submissions))
+    sql.run(tx, sa.delete(input_files).where(i.submission.in_(over)))
 
 
 def purge(tx: Transaction, now: float) -> int:

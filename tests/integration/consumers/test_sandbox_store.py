@@ -8,8 +8,9 @@ import os
 import pytest
 
 from consumers.sandbox_store import SandboxStore
-from consumers.store import Store, sandboxes
+from consumers.store import Store, jobs, sandboxes, submissions
 from consumers.store.sandboxes import OutputRow
+from consumers.store.submissions import NewSubmission
 from schemas.job import JobStatus as S
 from schemas.messages.common import CHUNK_BYTES
 from schemas.messages.service import Refused, SandboxChunk, SandboxStored
@@ -119,6 +120,33 @@ def test_pilots_store_each_for_itself(store: Store, consumer: SandboxStore) -> N
     with store.reading() as tx:
         assert sandboxes.may_refer(tx, PILOT.cli, [SHA]) == {SHA}
         assert not sandboxes.may_refer(tx, pilot("2").cli, [SHA])
+
+
+def test_the_files_of_deleted_jobs_go_in_time(store: Store, consumer: SandboxStore) -> None:
+    upload(store, consumer)
+    out = hashlib.sha256(b"out").hexdigest()
+    new = NewSubmission(ADA.identity, ADA.group, "", "d", 2, b"[]", b"[]", ADA.cli, 1.0)
+    with store.transaction() as tx:
+        whole, half = submissions.create(tx, [new, new])
+        submissions.mark_expanded(tx, {whole.id: 2, half.id: 1})
+        sandboxes.put_small(tx, PILOT.cli, {out: b"out"}, 1.0, 2.0)
+        sandboxes.bind_inputs(tx, {(whole.id, SHA), (half.id, SHA)})
+        sandboxes.bind_outputs(tx, [OutputRow(job, 1, "out", out, 3, 0o644) for job in (whole.first, half.first)])
+    put_job(store, whole.first, ADA, submission=whole.id, status=S.DELETED)
+    put_job(store, whole.first + 1, ADA, submission=whole.id, status=S.DONE)
+    put_job(store, half.first, ADA, submission=half.id, status=S.DELETED)
+
+    def left() -> list[bool]:
+        chores(store, consumer, 1e11)
+        with store.reading() as tx:
+            return [sandboxes.belongs(tx, whole.first + 1, SHA), sandboxes.belongs(tx, half.first, SHA),
+                    bool(sandboxes.describe(tx, [SHA])), bool(sandboxes.describe(tx, [out]))]  # fmt: skip
+
+    assert left() == [True, True, True, False], "a job of the first lives; one of the second is not even written"
+    with store.transaction() as tx:
+        jobs.update_many(tx, {whole.first + 1: {"status": S.DELETED}})
+        submissions.mark_expanded(tx, {half.id: 2})
+    assert left() == [False, False, False, False]
 
 
 def test_what_nothing_refers_to_goes_in_time(store: Store, consumer: SandboxStore) -> None:
