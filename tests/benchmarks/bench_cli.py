@@ -1,4 +1,4 @@
-"""How long the command line takes: ``python tests/benchmarks/bench_cli.py`` (with ``PILOTAGE_CONFIG`` also ``job list``).
+"""How long the command line takes: ``python tests/benchmarks/bench_cli.py`` (with PILOTAGE_CONFIG also ``job list``).
 
 Goals: ``--help`` below 150 ms, a command that talks to the broker below 300 ms.
 """
