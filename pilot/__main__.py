@@ -14,6 +14,7 @@ from pathlib import Path
 
 from schemas.errors import PilotageError
 
+from .guard import Guard
 from .kernel import steady_now
 from .node import measure
 
@@ -31,7 +32,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # Here: the keeper forks, so nothing that starts threads may be loaded before.
     from .keeper import keep
 
-    return keep(lambda: _run(options.config, options.ready_file))
+    guard = Guard()
+    return keep(lambda: _run(options.config, options.ready_file, guard), guard)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -43,14 +45,14 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _run(config: Path, ready_file: Path | None) -> int:
+def _run(config: Path, ready_file: Path | None, guard: Guard) -> int:
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, lambda *_: stop.set())
     from .life import live
 
     try:
-        why = live(config, stop, name=f"{os.uname().nodename}-{os.getpid()}", ready_file=ready_file)
+        why = live(config, stop, name=f"{os.uname().nodename}-{os.getpid()}", ready_file=ready_file, guard=guard)
     except PilotageError as error:
         sys.stderr.write(f"error: {error}\n")
         return 1

@@ -2,6 +2,7 @@
 
 Promises: if the pilot is killed (even with KILL), everything that it started is killed within a second: orphans
 become children of the keeper, a subreaper. If the keeper itself is killed, the pilot gets TERM and ends in order.
+If a payload outlives its lease because the pilot is stopped or hangs, the pilot and all its payloads are killed.
 TERM, INT and HUP to the keeper go on to the pilot; the exit code is the pilot's.
 Refuses: to run when threads exist already (it forks).
 """
@@ -9,6 +10,7 @@ Refuses: to run when threads exist already (it forks).
 from __future__ import annotations
 
 import os
+import select
 import signal
 import sys
 import threading
@@ -18,7 +20,8 @@ from types import FrameType
 
 from schemas.errors import ConfigurationError
 
-from .kernel import become_subreaper, signal_at_parent_death
+from .guard import Guard
+from .kernel import become_subreaper, signal_at_parent_death, steady_now
 from .processes import read_processes, send_signal, tree
 
 _FORWARDED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
@@ -26,10 +29,16 @@ _FORWARDED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 _ROUND_SECONDS = 0.01
 # Who has not died of KILL by then hangs in the kernel and can do no work; the node is the site's to mend.
 _PATIENCE_SECONDS = 30.0
+# How often the keeper looks at the guard: short against the smallest margins, and nothing against a payload.
+_GUARD_SECONDS = 0.25
 
 
-def keep(main: Callable[[], int]) -> int:
+def keep(main: Callable[[], int], guard: Guard | None = None) -> int:
     """Run `main` in a child process, wait for it, kill whatever it left behind; returns its exit code.
+
+    Args:
+        main: the pilot.
+        guard: shared with it; the pilot is killed when its moment passes.
 
     Raises:
         ConfigurationError: if this process has several threads.
@@ -43,10 +52,27 @@ def keep(main: Callable[[], int]) -> int:
         _be_the_pilot(main, keeper)
     for number in _FORWARDED:
         signal.signal(number, _forward(child))
+    if guard is not None:
+        _watch(child, guard)
     _, status = os.waitpid(child, 0)
     kill_all_children()
     code = os.waitstatus_to_exitcode(status)
     return code if code >= 0 else 128 - code
+
+
+def _watch(child: int, guard: Guard) -> None:
+    """Return when the pilot ended, or was killed because a payload of its outlived its lease."""
+    descriptor = os.pidfd_open(child)
+    try:
+        end = select.poll()
+        end.register(descriptor, select.POLLIN)
+        while not end.poll(_GUARD_SECONDS * 1000):
+            if guard.moment() < steady_now():
+                sys.stderr.write("error: the pilot hangs and a lease is over; it is killed\n")
+                os.kill(child, signal.SIGKILL)
+                return
+    finally:
+        os.close(descriptor)
 
 
 def _forward(child: int) -> Callable[[int, FrameType | None], None]:

@@ -11,6 +11,7 @@ from broker.session import Session
 
 from .agent import Agent
 from .attempts import Attempts
+from .guard import Guard
 from .kernel import forbid_memory_access, steady_now
 from .node import measure
 from .post import Post
@@ -25,7 +26,9 @@ LOGIN_SECONDS = 120.0
 """A slot is worth waiting for: the broker may be restarting."""
 
 
-def live(config: Path, stop: threading.Event, *, name: str, ready_file: Path | None = None) -> str:
+def live(
+    config: Path, stop: threading.Event, *, name: str, ready_file: Path | None = None, guard: Guard | None = None
+) -> str:
     """Be a pilot until told to stop or until nothing is left to do; returns why it ended.
 
     Args:
@@ -33,6 +36,7 @@ def live(config: Path, stop: threading.Event, *, name: str, ready_file: Path | N
         stop: tells it to end.
         name: of its connection, for people.
         ready_file: made once it has logged in.
+        guard: by which its keeper knows of leases.
 
     Raises:
         PilotageError: it could not begin.
@@ -42,7 +46,11 @@ def live(config: Path, stop: threading.Event, *, name: str, ready_file: Path | N
     credential = load_credential(settings.credential)
     wakeup = Wakeup()
     session = Session(settings.session, credential, name=f"pilot {name}", wakeup=wakeup)
-    with WorkArea(settings.work_dir, session.client) as area, PayloadRunner() as runner, Watchdog(runner) as watchdog:
+    with (
+        WorkArea(settings.work_dir, session.client) as area,
+        PayloadRunner(guard=guard) as runner,
+        Watchdog(runner) as watchdog,
+    ):
         now = steady_now()
         ends = None if settings.wall_seconds is None else now + settings.wall_seconds
         found = measure(area.path, now=now, ends_at=ends)

@@ -29,6 +29,7 @@ from typing import Self
 
 import structlog
 
+from .guard import Guard
 from .kernel import become_subreaper, cease_subreaper, steady_now
 from .orphans import SWEEP_SECONDS, Orphans
 from .payload import Outcome, PayloadSpec, Usage, build_command, build_environment
@@ -53,10 +54,13 @@ class PayloadRunner:
     Use as a context manager, or call :meth:`close`.
     """
 
-    def __init__(self, clock: Callable[[], float] = steady_now, sweep_seconds: float = SWEEP_SECONDS) -> None:
+    def __init__(
+        self, clock: Callable[[], float] = steady_now, sweep_seconds: float = SWEEP_SECONDS, guard: Guard | None = None
+    ) -> None:
         become_subreaper()
         self.now = clock
         self._user = user_name()
+        self._guard = guard or Guard()
         self._null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
         self._wakeup = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self._wake_lock = threading.Lock()  # nobody may write to the number of a descriptor that was closed
@@ -156,6 +160,16 @@ class PayloadRunner:
             for descriptor in (self._null, *self._by_descriptor):
                 os.close(descriptor)
 
+    def guard(self) -> None:
+        """Tell the keeper until when to leave us alone: leases moved, or a payload ended or is being killed."""
+        with self._lock:
+            self._tell_guard()
+
+    def _tell_guard(self) -> None:
+        # Who does not die of KILL hangs in the kernel: that is not the pilot's doing, and the keeper could do no more.
+        moments = [one.last_moment for one in self._payloads.values() if one.progress.killing_since == math.inf]
+        self._guard.set(min(moments, default=math.inf))
+
     def report(self, payload: Payload, callback: ExitCallback, outcome: Outcome) -> None:
         """Call back, keeping errors of the callback away from the runner."""
         try:
@@ -225,6 +239,7 @@ class PayloadRunner:
             progress.killed.update((process.pid, process.started) for process in others)
             _signal_all(payload, others, signal.SIGKILL)
             progress.killing_since = min(progress.killing_since, now)
+            self.guard()
             pause = max(_LOOK_SECONDS, (now - progress.killing_since) / 4)
             progress.next_look = now + min(pause, _LONGEST_LOOK_SECONDS)
         elif order is not None:
@@ -237,6 +252,7 @@ class PayloadRunner:
         with self._lock:
             code, cpu, memory = _wait_for(payload.pid)
             del self._payloads[payload.pid]
+            self._tell_guard()
             self._orphans.last_end = steady_now()
         payload.bound_outputs()
         if code is None and reason is None:

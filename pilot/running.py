@@ -65,6 +65,9 @@ class Supervisor(Protocol):
     def expect(self, when: float) -> None:
         """Have the runner awake at that moment."""
 
+    def guard(self) -> None:
+        """Tell the keeper that a last moment moved."""
+
     def report(self, payload: Payload, callback: ExitCallback, outcome: Outcome) -> None:
         """Call back, keeping errors of the callback away from everything else."""
 
@@ -79,6 +82,7 @@ class Payload:
         marks = (f"PILOTAGE_JOB_ID={spec.job_id}".encode(), f"PILOTAGE_ATTEMPT={spec.attempt}".encode())
         self.household = Household(pid, marks, str(spec.directory))
         self.progress = Progress()
+        self.last_moment = math.inf
         self._supervisor = supervisor
         self._lock = threading.Lock()
         self._callbacks: list[ExitCallback] = []
@@ -116,6 +120,11 @@ class Payload:
         """
         self._deadline = (when - grace, reason, grace)
         self._supervisor.expect(when - grace)
+
+    def must_end_by(self, moment: float) -> None:
+        """The end of its lease (runner's clock): if it lives on then, the keeper ends the pilot and all payloads."""
+        self.last_moment = moment
+        self._supervisor.guard()
 
     def due(self, now: float) -> float | None:
         """Seconds until the appointed stop; stops the payload (and gives None) when it has come."""

@@ -114,6 +114,8 @@ class Watchdog:
         end = last_moment(limits, payload.started)
         if end is not None:
             payload.stop_at(end[0], end[1], self._grace)
+        if limits.lease_end is not None:
+            payload.must_end_by(limits.lease_end)
 
     def _forget(self, payload: Payload, outcome: Outcome) -> None:
         del outcome

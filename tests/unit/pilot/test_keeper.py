@@ -67,3 +67,52 @@ def test_exit_codes_go_through() -> None:
         script = f"import sys\nfrom pilot.keeper import keep\ndef main():\n    {body}\nsys.exit(keep(main))"
         done = subprocess.run([sys.executable, "-c", script], capture_output=True, timeout=20)
         assert done.returncode == code
+
+
+STOPPED = """
+import os, pathlib, signal, sys
+from pilot.guard import Guard
+from pilot.keeper import keep
+from pilot.kernel import steady_now
+
+guard = Guard()
+
+def pilot():
+    from pilot.payload import PayloadSpec
+    from pilot.runner import PayloadRunner
+    with PayloadRunner(guard=guard) as runner:
+        script = "sleep {mark}"
+        for seconds in (1.0, 3600.0):
+            place = pathlib.Path(sys.argv[1], str(seconds))
+            place.mkdir()
+            payload = runner.start(PayloadSpec("1", 1, place, "/bin/sh", ("-c", script)))
+            payload.must_end_by(steady_now() + seconds)
+            if {ends}:
+                payload.stop("enough", 0.0)
+                payload.wait()
+        print(os.getpid(), flush=True)
+        os.kill(os.getpid(), signal.SIGSTOP)
+
+sys.exit(keep(pilot, guard))
+"""
+
+
+def test_a_stopped_pilot_dies_with_its_payloads_when_a_lease_is_over(tmp_path, living) -> None:
+    mark = f"98767{os.getpid()}"
+    script = STOPPED.replace("{mark}", mark).replace("{ends}", "False")
+    with subprocess.Popen([sys.executable, "-c", script, tmp_path], stdout=subprocess.PIPE) as keeper:
+        assert keeper.stdout is not None
+        keeper.stdout.readline()
+        assert keeper.wait(10) == 137
+    wait_until(lambda: not living(f"sleep\0{mark}"), 5, "the end of all processes")
+
+
+def test_a_payload_that_ended_in_time_is_nothing_to_a_keeper(tmp_path) -> None:
+    script = STOPPED.replace("{mark}", "98768").replace("{ends}", "True")
+    with subprocess.Popen([sys.executable, "-c", script, tmp_path], stdout=subprocess.PIPE) as keeper:
+        assert keeper.stdout is not None
+        pilot = int(keeper.stdout.readline())
+        with pytest.raises(subprocess.TimeoutExpired):
+            keeper.wait(2.0)  # that it stays alive is what is looked for
+        os.kill(pilot, signal.SIGKILL)
+        assert keeper.wait(10) == 137
