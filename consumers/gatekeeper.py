@@ -21,12 +21,13 @@ from broker.authorization import SERVICES, Door, Principal, Property, may_send_b
 from broker.connection import Connection
 from broker.identity import IdentityError, pem_chain
 from broker.login import check_assertion
-from broker.publisher import reply, seal
+from broker.publisher import event, reply, seal
 from broker.refusal import RefusalError
 from broker.signing import Signer, facts_of
 from broker.topology import MONITORING, REPLY_ARGUMENTS
 from schemas.envelope import reply_queue
 from schemas.errors import TemporaryError
+from schemas.messages.event import PilotChanged
 from schemas.messages.service import ServiceInfo, Welcome
 
 from .directory import Directory
@@ -119,7 +120,16 @@ class Gatekeeper:
         self._directory.remember(chain.thumbprint_b64url, facts_of(chain))
         self._remember(session)
         self._welcome(session, principal, delegated)
+        if is_pilot:
+            self._announce(session)
         return True
+
+    def _announce(self, session: ClientSession) -> None:
+        """Tell that a pilot came; a hint for dashboards, so it may be lost."""
+        fact = PilotChanged(
+            client=session.client, identity=session.identity, status="alive", time=self._clock(), cause="logged in"
+        )
+        self._connection.publish([seal(event(fact), self._signer, self._clock())])
 
     def _first_group(self, identity: str) -> str:
         groups = self._directory.registry().groups_of(identity)
