@@ -15,6 +15,8 @@ import pytest
 
 from pilot.bootstrap import CACHE_VARIABLE, EX_CONFIG, BootstrapError, make_private
 from pilot.build import PYTHONS, build, own_files, write_archive
+from schemas.job import JobStatus
+from tests.support.deployment import deployment
 
 pytestmark = pytest.mark.integration
 
@@ -155,3 +157,23 @@ def test_same_inputs_give_the_same_bytes(tmp_path: Path) -> None:
     write_archive(tmp_path / "one.pyz", {"311": dict(files), "312": {}})
     write_archive(tmp_path / "two.pyz", {"312": {}, "311": dict(reversed(files))})
     assert (tmp_path / "one.pyz").read_bytes() == (tmp_path / "two.pyz").read_bytes()
+
+
+def test_the_archive_is_a_whole_pilot(archive: Path, tmp_path: Path) -> None:
+    """On every interpreter there is: it logs in, runs a job for a user, and ends when nothing is left to do."""
+    with deployment(tmp_path / "deployment") as place, place.client() as client:
+        config = place.layout.pilot_config(1)
+        config.write_text(config.read_text().replace("idle_seconds = 0", "idle_seconds = 1"))
+        for python in interpreters():
+            submission = client.submit(['Executable = "/bin/echo"; Arguments = "%j"; OutputSandbox = "std.out";'])
+            done = subprocess.run(
+                [python, "-S", "-E", archive, "--config", config],
+                cwd="/",
+                env={CACHE_VARIABLE: str(tmp_path / "cache"), "PATH": "/usr/bin:/bin"},
+                capture_output=True,
+                text=True,
+                timeout=60,
+            )
+            assert done.returncode == 0, done.stderr
+            assert "nothing to do" in done.stderr
+            assert set(client.wait(submission.ids, timeout=10).values()) == {JobStatus.DONE}
