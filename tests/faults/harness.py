@@ -54,6 +54,7 @@ tell() { read -r up rest < /proc/uptime; echo "$PILOTAGE_JOB_ID $PILOTAGE_ATTEMP
 tell start "$1"
 i=0
 while [ $i -lt "$2" ]; do sleep 0.1; tell alive "$1"; i=$((i+1)); done
+head -c 200000 /dev/urandom > large.bin
 tell end "$1"
 echo "job $PILOTAGE_JOB_ID"
 """
@@ -125,6 +126,11 @@ class Stand:
         draft = self.control(name).with_suffix(".draft")
         draft.write_text(f"{point} {kind}", "ascii")
         draft.rename(self.control(name))
+
+    def disarm(self) -> None:
+        """Take back what was armed and did not happen."""
+        for control in self.folder.glob("*.fault"):
+            control.unlink(missing_ok=True)
 
     # -- pilots -------------------------------------------------------------------------------------------------
 
@@ -218,11 +224,11 @@ class Stand:
 
     # -- the user -----------------------------------------------------------------------------------------------
 
-    def client(self) -> Client:
+    def client(self, timeout: float = 30.0) -> Client:
         """A user's client with a fresh proxy; closed at the end."""
         path = self.place.layout.client_config
         settings = make_user_settings(read_values(path), path, {})
-        client = Client(settings, self.place.user())
+        client = Client(settings, self.place.user(), timeout=timeout)
         self._clients.append(client)
         return client
 
@@ -237,7 +243,7 @@ class Stand:
             Executable = "tell.sh";
             Arguments = "{self.tale} {tenths}";
             InputSandbox = {{"{script}"}};
-            OutputSandbox = {{"std.out"}};
+            {"" if "OutputSandbox" in more else 'OutputSandbox = {"std.out"};'}
             CPUTime = 600;
             LeaseDuration = {lease};
             Parameters = {jobs};
@@ -300,6 +306,7 @@ class Stand:
 
     def wait_for(self, ids: Collection[int], timeout: float = 60.0) -> None:
         """Wait until all jobs have ended."""
+
         def over() -> bool:
             found = self.statuses(ids)
             return len(found) == len(set(ids)) and all(status in FINAL for status in found.values())
@@ -311,6 +318,7 @@ class Stand:
 
     def wait_status(self, ids: Collection[int], status: JobStatus, timeout: float = 30.0) -> None:
         """Wait until all jobs stand there."""
+
         def there() -> bool:
             found = self.statuses(ids)
             return len(found) == len(set(ids)) and all(one is status for one in found.values())

@@ -53,7 +53,7 @@ class Trap:
         os.kill(os.getpid(), signal.SIGKILL)
 
 
-def set_trap(control: Path) -> None:  # noqa: C901  # one hook per point
+def set_trap(control: Path) -> None:
     """Hook the points into the engine of this process."""
     trap = Trap(control)
     work, acknowledge, after = engine.Engine._work, engine.Engine._acknowledge, engine.Engine._after
