@@ -67,8 +67,12 @@ class Admitted:
 
     @property
     def key(self) -> tuple[str, str]:
-        """What makes the message unique: (iss, jti)."""
-        return self.verified.header.iss, self.verified.header.jti
+        """What makes the message unique: (iss, jti); services count as one issuer.
+
+        The relay says under its own name what another service had committed: it is still the same message.
+        """
+        header = self.verified.header
+        return ("" if self.principal.service else header.iss), header.jti
 
     @property
     def client(self) -> str:
@@ -109,7 +113,7 @@ class Gate:
             raise RefusalError("invalid", "a readmission inside a readmission", header=inner.header, proven=True)
         outer = verified.header
         return Admitted(
-            inner, self._principal(inner), delivery, True, message.user, message.jws, (outer.iss, outer.jti)
+            inner, self._principal(inner), delivery, True, message.user, message.jws, ("", outer.jti)
         )
 
     def _open(self, jws: str, body: bytes, user: str, now: float, *, admitted_before: bool) -> Verified[Message]:

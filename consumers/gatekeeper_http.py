@@ -12,7 +12,6 @@ from urllib.parse import parse_qsl
 
 import structlog
 from waitress.server import create_server
-from waitress.wasyncore import close_all
 
 from schemas.errors import PilotageError
 
