@@ -16,6 +16,7 @@ import structlog
 
 from broker.connection import Wakeup
 from broker.session import Incoming, Session
+from schemas.job import JobStatus
 from schemas.messages.common import JobRef
 from schemas.messages.pilot import AcceptJobs, ControlDone, Goodbye, Heartbeat, Offer, PayloadBeat, RequestMatch
 from schemas.messages.service import (
@@ -91,11 +92,12 @@ class Agent:
         self._demand = Demand(self._processors)
         self._started = steady_now()
         self._asked: tuple[str, int, float] | None = None
-        self._next_beat = 0.0
+        self._last_beat = float("-inf")
         self._last_work = steady_now()
         self._seen: OrderedDict[str, None] = OrderedDict()
         self._tombstones: OrderedDict[Key, str] = OrderedDict()
         self._welcome = session.welcome
+        self._leaving = False
         self.reasons: tuple[str, ...] = ()
 
     def run(self, stop: threading.Event) -> str:
@@ -105,7 +107,7 @@ class Agent:
             if stop.is_set():
                 why = "told to stop"
                 break
-            self._turn()
+            self.turn()
             why = self._why_end()
             if not why:
                 self._wakeup.wait(self._sleep())
@@ -114,7 +116,8 @@ class Agent:
 
     # -- one turn -----------------------------------------------------------------------------------------------
 
-    def _turn(self) -> None:
+    def turn(self) -> None:
+        """Take in what came, take every attempt as far as it goes, say what is to be said."""
         incomings = self._session.receive(256, 0.0)
         while incomings:
             for incoming in incomings:
@@ -131,19 +134,22 @@ class Agent:
             self._last_work = steady_now()
         self._beat(now)
         self._ask(now)
-        self._post.flush(time.monotonic())
+        self._post.flush(time.monotonic(), gather=len(self._attempts) > 0)
 
     def _sleep(self) -> float:
-        return max(0.0, min(LONGEST_SLEEP, self._next_beat - self._session.now(), self._attempts.due_in()))
+        to_send, to_beat = self._post.due_in(time.monotonic()), self._next_beat() - self._session.now()
+        return max(0.0, min(LONGEST_SLEEP, to_beat, to_send, self._attempts.due_in()))
 
     def _why_end(self) -> str:
-        idle = steady_now() - self._last_work
-        if len(self._attempts) or len(self._post):
+        if len(self._attempts):
             return ""
-        if self._settings.idle_seconds and idle > self._settings.idle_seconds:
-            return f"nothing to do for {idle:.0f} s"
         left = self._wall_left()
-        return "the slot ends" if left is not None and left <= 0 else ""
+        if left is not None and left <= 0:
+            return "the slot ends"  # even with something unsaid: leaving tries for a while
+        idle = steady_now() - self._last_work
+        if self._settings.idle_seconds and idle > self._settings.idle_seconds and not len(self._post):
+            return f"nothing to do for {idle:.0f} s"
+        return ""
 
     # -- messages -----------------------------------------------------------------------------------------------
 
@@ -177,6 +183,9 @@ class Agent:
         if self._asked is not None and self._asked[0] == request:
             self._asked = None
         self.reasons = response.reasons
+        if self._leaving:
+            self._give_back(response, request)
+            return
         refs: list[JobRef] = []
         for match in response.matches:
             if match.csr >= 0:
@@ -191,6 +200,15 @@ class Agent:
         if refs:
             self._post.say(AcceptJobs(jobs=tuple(refs)))
 
+    def _give_back(self, response: MatchResponse, request: str) -> None:
+        """Work that came when the pilot was about to end: never accepted, given back at once."""
+        now = self._session.now()
+        for match in response.matches:
+            task = Task.of(match, request, match.lease_until - now, now)
+            self._post.report(
+                task.report(JobStatus.RESCHEDULED, reason="its pilot was about to end", infrastructure=True)
+            )
+
     def _on_order(self, order: Order) -> None:
         key = (order.job, order.attempt)
         if order.action == "abandon":
@@ -204,10 +222,10 @@ class Agent:
         self._post.say(done)
 
     def _on_proxy(self, issued: ProxyIssued) -> None:
-        if issued.chain:
-            if not self._proxies.issued(issued):
-                log.warning("pilot.proxy_not_asked_for", owner=issued.owner)
-        else:
+        accepted = self._proxies.issued(issued)  # also of a refusal: its key is of no use any more
+        if issued.chain and not accepted:
+            log.warning("pilot.proxy_not_asked_for", owner=issued.owner)
+        elif not issued.chain:
             self._attempts.refuse_proxy(issued.owner, issued.group, issued.reason)
         self._attempts.look_again()
 
@@ -269,10 +287,14 @@ class Agent:
         idle = self._settings.idle_seconds
         return min(PARK_SECONDS, idle) if idle else PARK_SECONDS
 
+    def _next_beat(self) -> float:
+        """Asked anew each time: a match with a short lease cannot wait for the beat that was planned before it."""
+        return self._last_beat + min(self._settings.heartbeat_seconds, self._attempts.shortest_lease() / 4)
+
     def _beat(self, now: float) -> None:
-        if now < self._next_beat:
+        if now < self._next_beat():
             return
-        self._next_beat = now + min(self._settings.heartbeat_seconds, self._attempts.shortest_lease() / 4)
+        self._last_beat = now
         payloads = tuple(
             PayloadBeat(job=task.match.job, attempt=task.match.attempt, usage=usage)
             for task, usage in self._attempts.figures()
@@ -291,14 +313,18 @@ class Agent:
 
     def _leave(self, why: str) -> None:
         """Stop what runs, give back what did not end, say goodbye; bounded in time."""
-        self._attempts.give_back_all(f"the pilot ends: {why}")
+        self._leaving = True
         deadline = time.monotonic() + LEAVE_SECONDS
         said = False
         while time.monotonic() < deadline:
-            for incoming in self._session.receive(256, 0.0):
+            incomings = self._session.receive(256, 0.0)
+            for incoming in incomings:
                 self._on_message(incoming)
+            self._session.ack(incomings)
+            self._attempts.give_back_all(f"the pilot ends: {why}")  # a match that comes only now, too
             self._attempts.advance(self._session.now())
-            if not len(self._attempts) and not said:
+            # Not before the broker has all reports: a goodbye gives back whatever is not known to have ended.
+            if not len(self._attempts) and not len(self._post) and not said:
                 self._post.say(Goodbye(reason=why, site=self._settings.site))
                 said = True
             self._post.flush(time.monotonic())

@@ -8,21 +8,22 @@ from __future__ import annotations
 import queue
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 
 import structlog
 
 from broker.connection import Wakeup
+from schemas.errors import PilotageError
 from schemas.job import JobStatus, lease_margin
 from schemas.messages.common import Usage
 from schemas.messages.service import Lease, SandboxChunk, SandboxStored
 
-from .data import InputDataError, StagedFile, StagingCancelledError
+from .data import StagedFile, StagingCancelledError
 from .kernel import steady_now
 from .payload import Outcome, PayloadStartError
 from .post import Post
 from .proxies import Proxies
 from .sandbox import SandboxError
-from .spawn import NodeTroubleError
 from .stagehand import Stagehand
 from .task import Key, Stage, Task
 from .transfer import Download, TransferFailedError, Upload
@@ -72,12 +73,14 @@ class Attempts:
         self._wakeup = wakeup
         self._clock = clock
         self._tasks: dict[Key, Task] = {}
+        self._busy = 0
         self._ended: queue.SimpleQueue[tuple[Key, Outcome]] = queue.SimpleQueue()
         self._copies: dict[Key, Future[list[StagedFile]]] = {}
         self._downloads: dict[tuple[Key, str], Download] = {}
         self._uploads: dict[str, Upload] = {}
         self._pool = ThreadPoolExecutor(COPIES, thread_name_prefix="input-data")
         self._durations: list[float] = []
+        self._queue_moves = True
 
     def __len__(self) -> int:
         return len(self._tasks)
@@ -90,11 +93,11 @@ class Attempts:
 
     def busy_processors(self) -> int:
         """Processors in use (an attempt takes its own from staging on)."""
-        return sum(task.processors for task in self._tasks.values() if task.stage is not Stage.WAITING)
+        return self._busy
 
     def waiting(self) -> int:
-        """Attempts that have not started."""
-        return sum(1 for task in self._tasks.values() if task.stage is Stage.WAITING)
+        """Processors that attempts wait for which have not started."""
+        return sum(task.processors for task in self._tasks.values() if task.stage is Stage.WAITING)
 
     def figures(self) -> Iterator[tuple[Task, Usage]]:
         """What each live attempt uses, for a heartbeat."""
@@ -192,21 +195,32 @@ class Attempts:
                 key, outcome = self._ended.get_nowait()
             except queue.Empty:
                 break
-            self._on_ended(key, outcome, now)
-        for task in list(self._tasks.values()):
-            try:
-                self._step(task, now)
-            except (SandboxError, PayloadStartError, TransferFailedError) as error:
-                self._finish(task, _S.FAILED, str(error), now, infrastructure=isinstance(error, TransferFailedError))
-            except (NodeTroubleError, InputDataError, OSError) as error:
-                self._finish(task, _S.FAILED, str(error), now, infrastructure=True)
+            self._guarded(key, now, partial(self._on_ended, outcome=outcome, now=now))
+        self._queue_moves = True
+        for key in list(self._tasks):
+            self._guarded(key, now, partial(self._step, now=now))
         return self._durations
+
+    def _guarded(self, key: Key, now: float, action: Callable[[Task], None]) -> None:
+        """One attempt's trouble ends that attempt and nothing else."""
+        task = self._tasks.get(key)
+        if task is None:
+            return
+        try:
+            action(task)
+        except (SandboxError, PayloadStartError) as error:
+            self._finish(task, _S.FAILED, str(error), now)
+        except (TransferFailedError, PilotageError, OSError) as error:
+            self._finish(task, _S.FAILED, str(error), now, infrastructure=True)
 
     def _step(self, task: Task, now: float) -> None:
         if task.stage in {Stage.WAITING, Stage.STAGING, Stage.PROXY} and self._is_over_before_start(task, now):
             return
-        if task.stage is Stage.WAITING and self.busy_processors() + task.processors <= self._processors:
-            self._stage(task, now)
+        if task.stage is Stage.WAITING:
+            # In order of arrival: small jobs that overtake a large one would let it wait for ever.
+            self._queue_moves &= self._busy + task.processors <= self._processors
+            if self._queue_moves:
+                self._stage(task, now)
         if task.stage is Stage.STAGING:
             self._fetch(task, now)
         if task.stage is Stage.PROXY:
@@ -242,6 +256,7 @@ class Attempts:
 
     def _stage(self, task: Task, now: float) -> None:
         task.stage = Stage.STAGING
+        self._busy += task.processors
         task.step(_S.RUNNING, "Input sandbox", now)
         self._stagehand.prepare(task)
         for file in task.match.files:
@@ -294,7 +309,7 @@ class Attempts:
                 why = f"the owner's proxy did not come within {PROXY_SECONDS:.0f} s"
                 self._finish(task, _S.RESCHEDULED, why, now, infrastructure=True)
             return
-        task.step(_S.RUNNING, "Executing payload", now)
+        task.step(_S.RUNNING, "Executing payload", self._clock())
         key = task.key
         task.payload = self._stagehand.start(
             task, credential, self._steady(task.lease_end), lambda _payload, outcome: self._note_end(key, outcome)
@@ -306,10 +321,7 @@ class Attempts:
         self._ended.put((key, outcome))
         self._wakeup.set()
 
-    def _on_ended(self, key: Key, outcome: Outcome, now: float) -> None:
-        task = self._tasks.get(key)
-        if task is None:
-            return
+    def _on_ended(self, task: Task, outcome: Outcome, now: float) -> None:
         task.outcome = outcome
         self._durations.append(outcome.usage.wall_seconds)
         if task.abandoned:
@@ -323,7 +335,7 @@ class Attempts:
             task.step(_S.COMPLETING, note, now)
         task.outputs = outputs
         for file, content in self._stagehand.too_large_to_inline(task):
-            self._uploads[file.sha256] = Upload(file.sha256, content)
+            self._uploads.setdefault(file.sha256, Upload(file.sha256, content))
             task.uploading.add(file.sha256)
         task.stage = Stage.UPLOADING
         if task.uploading:
@@ -331,8 +343,8 @@ class Attempts:
 
     @staticmethod
     def _verdict(task: Task, outcome: Outcome) -> tuple[JobStatus, str, bool]:
-        if task.final is not None:
-            return task.final
+        if task.final is not None and outcome.reason is not None:
+            return task.final  # given back; a payload that had ended by itself before is told as it ended
         if task.killed:
             return _S.KILLED, task.killed, False
         if task.stops_by_lease:
@@ -364,16 +376,20 @@ class Attempts:
         self._drop(task)
 
     def _drop(self, task: Task) -> None:
+        if task.stage is not Stage.WAITING:
+            self._busy -= task.processors
         task.stage = Stage.OVER
         if task.payload is not None and task.payload.outcome is None:
             task.payload.stop("the attempt is over", 0.0)
         self._stagehand.wipe(task)
         del self._tasks[task.key]
+        self._copies.pop(task.key, None)
         for key in [key for key in self._downloads if key[0] == task.key]:
             del self._downloads[key]
-        still_wanted = {sha256 for other in self._tasks.values() for sha256 in other.uploading}
-        for sha256 in [sha256 for sha256 in self._uploads if sha256 not in still_wanted]:
-            del self._uploads[sha256]
+        if self._uploads:
+            still_wanted = {sha256 for other in self._tasks.values() for sha256 in other.uploading}
+            for sha256 in [sha256 for sha256 in self._uploads if sha256 not in still_wanted]:
+                del self._uploads[sha256]
 
     def _steady(self, server_time: float) -> float:
         """A server time on the runner's clock."""

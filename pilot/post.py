@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from concurrent.futures import Future
 from dataclasses import dataclass
@@ -23,6 +24,10 @@ MAX_REPORT_BYTES = 512 * 1024
 
 RETRY_SECONDS = 1.0
 """After a publication that did not get through."""
+
+GATHER_SECONDS = 0.03
+"""Messages of reports follow each other no more often while payloads end thick and fast: one signature, one
+transaction and one confirm then serve several. A report that comes alone goes at once."""
 
 log = structlog.get_logger(__name__)
 
@@ -46,12 +51,13 @@ class Post:
         self._unsent: deque[Letter] = deque()
         self._posted: deque[_Posted] = deque()
         self._retry_at = 0.0
+        self._gather_until = 0.0
 
     def __len__(self) -> int:
         return len(self._reports) + len(self._unsent) + len(self._posted)
 
     def report(self, report: Report) -> None:
-        """Say where an attempt stands; reports of one turn travel together."""
+        """Say where an attempt stands; reports that come at about the same time travel together."""
         self._reports.append(report)
 
     def say(self, message: Message) -> str:
@@ -60,10 +66,21 @@ class Post:
         self._unsent.append(letter)
         return letter.message_id
 
-    def flush(self, now: float) -> None:
-        """Send what waits, and again what was lost."""
+    def due_in(self, now: float) -> float:
+        """Seconds until reports that are being gathered want to go; infinite if there are none."""
+        return max(0.0, self._gather_until - now) if self._reports else math.inf
+
+    def flush(self, now: float, *, gather: bool = False) -> None:
+        """Send what waits, and again what was lost.
+
+        Args:
+            now: on the monotonic clock.
+            gather: more reports are likely to come: those at hand may wait for them until :meth:`due_in`.
+        """
         self._settle(now)
-        self._pack()
+        if self._reports and (not gather or now >= self._gather_until):
+            self._gather_until = now + GATHER_SECONDS
+            self._pack()
         if not self._unsent or now < self._retry_at:
             return
         letters = list(self._unsent)

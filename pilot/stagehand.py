@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
-from broker.identity import Credential, save_credential
+from broker.identity import Credential
 from schemas.job import JobStatus, lease_margin
 from schemas.messages.common import MAX_INLINE_BYTES, MAX_SANDBOX_BYTES, SandboxFile, Usage
 
@@ -67,6 +68,7 @@ class Stagehand:
         self._memory_mb = memory_mb
         self._processors = processors
         self._slot_end = slot_end
+        self._latest: tuple[Credential, bytes] | None = None
 
     def prepare(self, task: Task) -> None:
         """Make the work directory and write what came with the match."""
@@ -90,8 +92,8 @@ class Stagehand:
     def start(self, task: Task, proxy: Credential, lease_end: float, on_exit: ExitCallback) -> Payload:
         """Start the payload with its owner's proxy."""
         directory, description = _directory(task), task.description
-        proxy_file = directory / PROXY_FILE
-        save_credential(proxy, proxy_file)
+        # Not flushed to the disk: a work directory does not outlive its pilot.
+        write_file(directory, PROXY_FILE, self._pem_of(proxy))
         spec = PayloadSpec(
             job_id=str(task.match.job),
             attempt=task.match.attempt,
@@ -103,19 +105,29 @@ class Stagehand:
             environment=description.environment,
             stdout=description.std_output,
             stderr=description.std_error,
-            proxy=proxy_file,
+            proxy=directory / PROXY_FILE,
             site=self._site,
             processors=task.processors,
             memory_mb=int(self._memory_of(task)),
         )
         task.payload = payload = self._runner.start(spec, on_exit)
-        self._watchdog.watch(payload, self._limits(task, lease_end))
+        task.limits = self._limits(task, lease_end)
+        self._watchdog.watch(payload, task.limits)
         return payload
+
+    def _pem_of(self, proxy: Credential) -> bytes:
+        """As a file has it; payloads in a row mostly have the same owner."""
+        if self._latest is None or self._latest[0] is not proxy:
+            self._latest = proxy, proxy.to_pem()
+        return self._latest[1]
 
     def set_limits(self, task: Task, lease_end: float) -> None:
         """The lease was renewed."""
-        if task.payload is not None:
-            self._watchdog.set_limits(task.payload, self._limits(task, lease_end))
+        if task.payload is not None and task.limits is not None:
+            # The disk limit stays that of its start: what it has written meanwhile must not count against it twice.
+            margin = lease_margin(task.lease_seconds)
+            task.limits = replace(task.limits, lease_end=lease_end, margin_seconds=margin)
+            self._watchdog.set_limits(task.payload, task.limits)
 
     def _limits(self, task: Task, lease_end: float) -> Limits:
         share = task.processors / self._processors
