@@ -198,7 +198,7 @@ def test_a_dead_letter_comes_back_on_the_services_word_long_after_its_time() -> 
     assert admitted.principal.identity == DN
     assert admitted.user_id == CLIENT
     assert admitted.jws == old.headers[JWS_HEADER]
-    assert admitted.inbox_key[0] == SERVICE.format("dead-letters")
+    assert admitted.inbox_key[0] == ""  # services are one issuer: the relay may say it in another's place
     assert admitted.key[0] == DN
 
 
