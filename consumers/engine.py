@@ -99,6 +99,7 @@ class Engine:
         self._consuming = True
         self._sent: deque[_Sent] = deque()
         self._confirmed: list[str] = []
+        self._refused: list[Letter] = []
         self._paperwork = Paperwork(consumer.name, inbox=consumer.inbox)
         self._refusals = Refusals(consumer.name)
         self.handled = 0
@@ -143,7 +144,7 @@ class Engine:
             self._patiently(lambda: self._work(deliveries), stop)
             return
         self._give_back(deliveries)
-        if self._confirmed and not self._sent:
+        if (self._confirmed or self._refused) and not self._sent:
             self._patiently(self._forget_confirmed, stop)
         self._wakeup.wait(IDLE_SECONDS if due is None else min(IDLE_SECONDS, max(0.0, due)))
 
@@ -341,16 +342,19 @@ class Engine:
                 self._consumer.on_returned(sent.letter)
             elif confirm is Confirm.REFUSED:
                 log.error("consumer.publication_refused", consumer=self._consumer.name, type=sent.letter.name)
+                self._refused.append(sent.letter)
             elif confirm is not Confirm.ACKED:
                 continue  # lost: the relay will say it
             if sent.recorded:
                 self._confirmed.append(sent.letter.message_id)
 
     def _forget_confirmed(self) -> None:
-        confirmed = self._confirmed
+        confirmed, refused = self._confirmed, self._refused
         with self._store.transaction() as tx:
-            self._paperwork.confirm(Batch(tx, self._clock()), confirmed)
-        self._confirmed = []
+            batch = Batch(tx, self._clock())
+            self._paperwork.confirm(batch, confirmed)
+            self._paperwork.bury_unsayable(batch, refused)
+        self._confirmed, self._refused = [], []
 
     def _finish(self) -> None:
         deadline = time.monotonic() + 2.0

@@ -80,6 +80,25 @@ class Paperwork:
         if message_ids:
             outbox.confirm(batch.tx, message_ids)
 
+    def bury_unsayable(self, batch: Batch, letters: Sequence[Letter]) -> None:
+        """Keep what the broker would not take from us: a fault of ours or of its rights, for an operator to see."""
+        graves = [
+            dead.NewLetter(
+                time=batch.now,
+                queue=letter.routing_key,
+                typ=letter.name,
+                issuer=self._service,
+                client=letter.audience,
+                reason=f"the broker refused it on exchange {letter.exchange!r}",
+                body=letter.payload,
+                jws="",
+                user_id=self._service,
+            )
+            for letter in letters
+        ]
+        if graves:
+            dead.add(batch.tx, graves)
+
     def _retry(self, batch: Batch, message: Admitted, retry: Retry) -> None:
         letter = to_queue(readmission(message), message.delivery.queue)
         outbox.add(batch.tx, [row_of(letter, batch.now, batch.now + retry.after)])
