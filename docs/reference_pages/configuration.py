@@ -30,7 +30,10 @@ _DEPLOYMENT: Keys = {
 CLIENT: Keys = {
     **_BROKER,
     **_DEPLOYMENT,
-    ("trust", "ca_dir"): ("`$X509_CERT_DIR`, `/etc/grid-security/certificates`", "Trust directory in grid layout."),
+    ("trust", "ca_dir"): (
+        "`$X509_CERT_DIR`, `/etc/grid-security/certificates`",
+        "Trust directory in grid layout; for logging in it goes before the variable.",
+    ),
     ("trust", "voms_dir"): ("`$X509_VOMS_DIR`, `/etc/grid-security/vomsdir`", "LSC files of the VOMS servers."),
     ("user", "cert"): ("`$X509_USER_CERT`, `~/.globus/usercert.pem`", "Your certificate, for `proxy init`."),
     ("user", "key"): ("`$X509_USER_KEY`, `~/.globus/userkey.pem`", "The private key to it."),
