@@ -36,7 +36,7 @@ from .batch import Batch, Consumer
 from .outcome import DeadLetter, Outcome, Retry
 from .paperwork import Paperwork
 from .store import Store
-from .store.errors import NotLeader, StoreUnavailable
+from .store.errors import NotLeader, StoreConflict, StoreUnavailable
 
 UNSENT_MARK = 5_000
 """Above so many unconfirmed letters a consumer stops consuming: the broker is slower than we are."""
@@ -174,7 +174,8 @@ class Engine:
         while not stop.is_set():
             try:
                 return action()
-            except StoreUnavailable as error:
+            except (StoreUnavailable, StoreConflict) as error:
+                # A conflict comes here from where nobody else tries again: after the last resort of a batch.
                 log.warning("consumer.store_away", consumer=self._consumer.name, reason=str(error), pause=pause)
                 stop.wait(pause)
                 pause = min(longest, pause * 2)
@@ -248,6 +249,12 @@ class Engine:
                 admitted.append(self._gate.admit(delivery, now))
             except RefusalError as refusal:
                 refused.append((delivery, refusal))
+            except TemporaryError:
+                raise
+            except Exception:
+                # Ours to mend; until then it must not come again and again: the broker's dead queue keeps it.
+                log.exception("consumer.admission_failed", consumer=self._consumer.name)
+                self._subscriptions[delivery.queue].reject([delivery], requeue=False)
         return admitted, refused
 
     def _together(self, messages: list[Admitted], refused: list[tuple[Delivery, RefusalError]]) -> None:

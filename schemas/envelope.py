@@ -42,7 +42,7 @@ class Header(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """UUIDv7 of the message; kept by every republication."""
     iss: Annotated[str, Meta(max_length=MAX_NAME)]
     """Canonical DN of the signing chain's end entity."""
-    thumbprint: str = msgspec.field(name="x5t#S256")
+    thumbprint: MessageId = msgspec.field(name="x5t#S256")
     """BASE64URL(SHA-256(DER of the signing certificate)) (RFC 7515 §4.1.8)."""
     cli: Annotated[str, Meta(max_length=128)]
     """Client id = broker user = AMQP ``user_id``."""

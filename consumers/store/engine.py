@@ -158,6 +158,7 @@ class Store:
             pool_timeout=CONNECT_TIMEOUT,
             hide_parameters=True,
         )
+        sa.event.listen(engine, "before_cursor_execute", _without_nul, retval=True)
         return cls(engine, engine.execution_options(isolation_level="AUTOCOMMIT"), "postgresql", None)
 
     def _prepare(self, *, upgrade: bool) -> None:
@@ -235,6 +236,34 @@ class Store:
             if translated is error:
                 raise
             raise translated from error
+
+
+def _without_nul(
+    _connection: Connection,
+    _cursor: object,
+    statement: str,
+    parameters: object,
+    _context: object,
+    _many: bool,
+) -> tuple[str, object]:
+    """PostgreSQL refuses a NUL in any text, even to look for it: what strangers ask for must not fail on that."""
+    if isinstance(parameters, dict):
+        bad = {name: _shown(value) for name, value in parameters.items() if _has_nul(value)}
+        if bad:
+            return statement, {**parameters, **bad}
+    return statement, parameters
+
+
+def _has_nul(value: object) -> bool:
+    if isinstance(value, list):
+        return bool(value) and isinstance(value[0], str) and any(map(_has_nul, value))
+    return isinstance(value, str) and "\0" in value
+
+
+def _shown(value: object) -> object:
+    if isinstance(value, list):
+        return [_shown(one) for one in value]
+    return value.replace("\0", "\N{REPLACEMENT CHARACTER}") if isinstance(value, str) else value
 
 
 def _parse(url: str) -> URL:
