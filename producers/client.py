@@ -70,6 +70,9 @@ TIMEOUT = 30.0
 PAGE = 1000
 """Jobs per page of a listing (the message's bound)."""
 
+APPEAR_SECONDS = 2.0
+"""Jobs of an accepted submission are written in slices; the next one comes within a fraction of this."""
+
 TRIES = 3
 """How often a submission whose answer is missing is sent again, always with the same key."""
 
@@ -291,10 +294,7 @@ class Client:
         """
         deadline = None if timeout is None else time.monotonic() + timeout
         wanted = list(dict.fromkeys(ids))
-        statuses = {job.job: job.status for job in self.jobs(wanted, owner="*")} if wanted else {}
-        missing = [job for job in wanted if job not in statuses]
-        if missing:
-            raise NotFoundError(f"there is no job {missing[0]} that you may see" + _and_more(missing))
+        statuses = self._present(wanted)
         living = {job for job, status in statuses.items() if status not in FINAL}
         with explained():
             for change in Follower(self._wire(), self._aside).changes(cover(living), deadline) if living else ():
@@ -309,6 +309,22 @@ class Client:
         if living:
             raise TimedOutError(f"{len(living)} of {len(wanted)} jobs have not ended within {timeout:g} s")
         return {job: statuses[job] for job in wanted}
+
+    def _present(self, wanted: Sequence[int]) -> dict[int, JobStatus]:
+        """How these jobs stand; the last ones of a large submission come to be only after it was accepted."""
+        statuses: dict[int, JobStatus] = {}
+        missing, patience = list(wanted), 0.0
+        while missing:
+            found = {job.job: job.status for job in self.jobs(missing, owner="*")}
+            statuses |= found
+            missing = [job for job in missing if job not in found]
+            if found:
+                patience = time.monotonic() + APPEAR_SECONDS
+            if missing and (min(missing) < max(statuses, default=0) or time.monotonic() >= patience):
+                raise NotFoundError(f"there is no job {missing[0]} that you may see" + _and_more(missing))
+            if missing:
+                time.sleep(APPEAR_SECONDS / 10)
+        return statuses
 
     def output(self, job: int | JobDetail, directory: Path, *, progress: Progress | None = None) -> list[Path]:
         """Fetch a job's output sandbox into ``directory/<job id>``; what is there already is not fetched again.

@@ -300,6 +300,23 @@ class TestFollow:
             client.wait([2, 3])
         deployment.take(QueryJobs)
 
+    def test_wait_for_a_large_submission_that_is_still_being_written(
+        self, deployment: FakeDeployment, client: Client
+    ) -> None:
+        slices = iter([[1, 2], [], [3]])
+        deployment.answer_with(
+            QueryJobs,
+            lambda _asked: [JobListing(jobs=tuple(summary(job, JobStatus.DONE) for job in next(slices)))],
+        )
+        assert client.wait([1, 2, 3], 5) == dict.fromkeys([1, 2, 3], JobStatus.DONE)
+        assert [deployment.take(QueryJobs).jobs for _ in range(3)] == [(3, 2, 1), (3,), (3,)]
+
+    def test_wait_for_one_that_is_missing_in_between(self, deployment: FakeDeployment, client: Client) -> None:
+        deployment.answer(QueryJobs, JobListing(jobs=(summary(3), summary(1))))
+        with pytest.raises(NotFoundError, match="no job 2 "):
+            client.wait([1, 2, 3])
+        deployment.take(QueryJobs)
+
     def test_wait_in_vain(self, deployment: FakeDeployment, client: Client) -> None:
         deployment.answer(QueryJobs, JobListing(jobs=(summary(1),)))
         with pytest.raises(TimedOutError, match="1 of 1"):
