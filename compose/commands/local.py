@@ -8,6 +8,8 @@ from __future__ import annotations
 import shlex
 import shutil
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -22,6 +24,9 @@ if TYPE_CHECKING:
     from ..local.stack import Stack
 
 app = typer.Typer(rich_markup_mode=None, add_completion=False, pretty_exceptions_enable=False)
+
+SHOWN_LINES = 10
+"""Of a log, when something did not come up: the reason stands at its end."""
 
 DataDir = Annotated[
     Path | None, typer.Option("--data-dir", help="Where everything lies; by default below the XDG data home.")
@@ -43,7 +48,7 @@ def up(
     from ..local.ending import ends_in_order
 
     stack = _stack(data_dir)
-    with ends_in_order():
+    with ends_in_order(), _failures_shown():
         started = stack.up(_say, pilots=pilots, slots=slots, store=store)
     if not started:
         _say(f"Already up, in {stack.layout.root}")
@@ -103,7 +108,7 @@ def demo() -> None:
     from ..local.demo import run
     from ..local.ending import ends_in_order
 
-    with ends_in_order():
+    with ends_in_order(), _failures_shown():
         raise typer.Exit(ExitCode.OK if run() else ExitCode.NO)
 
 
@@ -113,6 +118,23 @@ def _stack(data_dir: Path | None) -> Stack:
     from ..local.stack import Stack
 
     return Stack(data_dir or data_home(os.environ) / "local")
+
+
+@contextmanager
+def _failures_shown() -> Iterator[None]:
+    """A process that did not come up: what failed, then the lines of its log that tell why."""
+    from producers.commands.printing import harmless
+
+    from ..local.processes import ProcessFailedError
+
+    try:
+        yield
+    except ProcessFailedError as error:
+        first, *log = str(error).splitlines()
+        telling = [line for line in log if '"level": "info"' not in line and "[info " not in line]
+        for line in [f"error: {first}", *(f"  {line}" for line in (telling or log)[-SHOWN_LINES:])]:
+            typer.echo(harmless(line), err=True)
+        raise typer.Exit(ExitCode.NO) from None
 
 
 def _say(line: str) -> None:

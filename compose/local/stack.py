@@ -96,6 +96,7 @@ class Stack:
         if pilots is not None and not 0 <= pilots <= MAX_PILOTS:
             raise InvalidInputError(f"a private stack has 0 to {MAX_PILOTS} pilots")
         layout = self.layout
+        self._refuse_foreign()
         with directory_lock(layout.root):
             choices = load_choices(layout.state).changed(pilots=pilots, slots=slots, store=store)
             private_folder(layout.root, self._database(choices).root_mode)
@@ -108,7 +109,7 @@ class Stack:
 
     def down(self, say: Say) -> bool:
         """Stop everything; says whether anything ran."""
-        if not self.layout.root.is_dir():
+        if not self.made:
             return False
         with directory_lock(self.layout.root):
             ran = any(process.running for process in self.processes())
@@ -155,6 +156,12 @@ class Stack:
     def broker_port(self) -> int:
         """The broker's TLS port, while it runs."""
         return self._node().port
+
+    def _refuse_foreign(self) -> None:
+        """A folder with other things in it is no data directory: its rights would change, and a purge would hurt."""
+        root = self.layout.root
+        if root.exists() and not self.made and (not root.is_dir() or any(f.name != "lock" for f in root.iterdir())):
+            raise ConfigurationError(f"{root} holds something else; a data directory must be new or empty")
 
     # -- starting -----------------------------------------------------------------------------------------------
 
