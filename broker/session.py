@@ -223,24 +223,28 @@ class Session:
             NotSentError: the broker did not take it.
         """
         letter = self.letter(message)
-        self._deliver(letter, time.monotonic() + timeout)
+        self._deliver([letter], time.monotonic() + timeout)
         return letter.message_id
 
-    def _deliver(self, letter: Letter, deadline: float) -> None:
-        while True:
-            left = max(0.001, deadline - time.monotonic())
-            try:
-                outcome = self.post([letter])[0].result(left)
-            except TimeoutError:
-                raise NotSentError("the broker did not confirm the message in time") from None
-            if outcome is Confirm.ACKED:
-                return
-            if outcome is Confirm.REFUSED:
-                raise NotSentError(f"the broker refuses {letter.name}: this identity may not send it now")
-            if outcome is Confirm.RETURNED:
-                raise NotSentError(f"no queue takes {letter.name}: is the deployment complete?")
-            if time.monotonic() >= deadline:
-                raise NotSentError("the broker did not take the message")
+    def _deliver(self, letters: Sequence[Letter], deadline: float) -> None:
+        """Publish letters, all of them at once; again, one by one, those that got lost on the way."""
+        for letter, future in zip(letters, self.post(letters), strict=True):
+            while not self._is_taken(letter, future, deadline):
+                if time.monotonic() >= deadline:
+                    raise NotSentError("the broker did not take the message")
+                future = self.post([letter])[0]  # noqa: PLW2901 - the same letter's next try
+
+    @staticmethod
+    def _is_taken(letter: Letter, future: Future[Confirm], deadline: float) -> bool:
+        try:
+            outcome = future.result(max(0.001, deadline - time.monotonic()))
+        except TimeoutError:
+            raise NotSentError("the broker did not confirm the message in time") from None
+        if outcome is Confirm.REFUSED:
+            raise NotSentError(f"the broker refuses {letter.name}: this identity may not send it now")
+        if outcome is Confirm.RETURNED:
+            raise NotSentError(f"no queue takes {letter.name}: is the deployment complete?")
+        return outcome is Confirm.ACKED
 
     # -- receiving ----------------------------------------------------------------------------------------------
 
@@ -264,8 +268,7 @@ class Session:
         """
         deadline = time.monotonic() + timeout
         letters = [self.letter(message) for message in messages]
-        for letter in letters:
-            self._deliver(letter, deadline)
+        self._deliver(letters, deadline)
         waiting = {letter.message_id: index for index, letter in enumerate(letters)}
         answers: dict[int, Message] = {}
         while waiting:
@@ -280,7 +283,7 @@ class Session:
                 self.ack([incoming])
                 if isinstance(incoming.message, ChainUnknown):
                     self.renew()
-                    self._deliver(letters[index], deadline)
+                    self._deliver([letters[index]], deadline)
                     waiting[letters[index].message_id] = index
                 elif isinstance(incoming.message, Refused):
                     raise RequestRefusedError(incoming.message)
