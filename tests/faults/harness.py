@@ -25,6 +25,7 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import psutil
 import sqlalchemy as sa
 
 from compose.local.configs import Addresses, write_pilot_config
@@ -134,10 +135,17 @@ class Stand:
 
     # -- pilots -------------------------------------------------------------------------------------------------
 
-    def start_pilot(self, number: int, slots: int = 2, **settings: object) -> str:
-        """Start a pilot and wait until it has logged in."""
+    def start_pilot(self, number: int, slots: int = 2, port: int = 0, **settings: object) -> str:
+        """Start a pilot and wait until it has logged in.
+
+        Args:
+            number: which one.
+            slots: processors that it offers.
+            port: where it finds the broker, if a wire lies between.
+            settings: of its section ``[pilot]``.
+        """
         layout = self.place.layout
-        addresses = Addresses(self.place.node.port, self.place.settings.gatekeeper_port, "")
+        addresses = Addresses(port or self.place.node.port, self.place.settings.gatekeeper_port, "")
         write_pilot_config(layout, addresses, number, slots)
         config = layout.pilot_config(number)
         lines = config.read_text("utf-8").splitlines()
@@ -172,12 +180,18 @@ class Stand:
         return process.wait(40)
 
     def freeze(self, name: str) -> None:
-        """SIGSTOP."""
-        os.kill(self.processes[name].pid, signal.SIGSTOP)
+        """SIGSTOP to the process and all below it, as a suspended node would."""
+        for pid in self._family(name):
+            os.kill(pid, signal.SIGSTOP)
 
     def thaw(self, name: str) -> None:
-        """SIGCONT."""
-        os.kill(self.processes[name].pid, signal.SIGCONT)
+        """SIGCONT to the same."""
+        for pid in self._family(name):
+            os.kill(pid, signal.SIGCONT)
+
+    def _family(self, name: str) -> list[int]:
+        process = psutil.Process(self.processes[name].pid)
+        return [process.pid, *(child.pid for child in process.children(recursive=True))]
 
     def await_death(self, name: str, timeout: float = 30.0) -> None:
         """Wait for a process that was armed to die."""
@@ -340,8 +354,8 @@ class Stand:
         for job in open_jobs[:3]:
             lines.append(f"job {job}: {rows.get(job)}")
             lines.extend(f"    {line}" for line in self.history(job))
-        for name in sorted(file.stem for file in self.folder.glob("*.log")):
-            lines.append(f"--- {name}\n{self.log(name, 2500)}")
+        names = sorted(file.stem for file in self.folder.glob("*.log"))
+        lines.extend(f"--- {name}\n{self.log(name, 2500)}" for name in names)
         return "\n".join(lines)
 
 
