@@ -185,7 +185,12 @@ def _expand(directory: Path, pattern: str, refused: dict[str, RefusedFile]) -> l
 
 def _matches(name: str, parts: tuple[str, ...]) -> bool:
     own = PurePosixPath(name).parts
-    return len(own) == len(parts) and all(map(fnmatch.fnmatchcase, own, parts))
+    return len(own) == len(parts) and all(map(_part_matches, own, parts))
+
+
+def _part_matches(name: str, pattern: str) -> bool:
+    """As a shell does it: a hidden file is meant only by a pattern that begins with a dot itself."""
+    return fnmatch.fnmatchcase(name, pattern) and (pattern.startswith(".") or not name.startswith("."))
 
 
 def _walk(directory: Path, depth: int, prefix: str = "") -> Iterator[str]:

@@ -93,3 +93,12 @@ def test_changed_file_is_noticed(tmp_path: Path) -> None:
     (tmp_path / "a").unlink()
     with pytest.raises(SandboxError, match="vanished"):
         read_picked(tmp_path, file)
+
+
+def test_a_pattern_does_not_pick_hidden_files_by_accident(tmp_path: Path) -> None:
+    for name in (".x509_proxy.pem", ".rc", "out.txt"):
+        (tmp_path / name).write_text(name)
+    (tmp_path / ".hidden").mkdir()
+    (tmp_path / ".hidden" / "out.txt").write_text("x")
+    assert [file.name for file in pick_output(tmp_path, ["*", "?x509_proxy.pem", "*/*"]).files] == ["out.txt"]
+    assert [file.name for file in pick_output(tmp_path, [".r*"]).files] == [".rc"]
