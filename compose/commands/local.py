@@ -149,12 +149,13 @@ def _print_next(stack: Stack, *, default: bool) -> None:
     command = _command()
     if not default:
         _say(f"\nFor this data directory:\n  export PILOTAGE_CONFIG={shlex.quote(str(stack.layout.client_config))}")
+    place = "" if default else f" --data-dir {shlex.quote(str(stack.layout.root))}"
     _say(
         f"\nNext:\n"
         f"  {command} proxy init\n"
         f"  {command} submit {shown_example('hello.jdl')}\n"
         f"  {command} job list\n"
-        f"  {command} down"
+        f"  {command} down{place}"
     )
 
 

@@ -1,15 +1,17 @@
 """Match requests that wait for work: the matcher's question the other way round.
 
-When jobs arrive in a task queue, :meth:`ParkedIndex.candidates` names the parked requests whose offers fit, longest
-waiting first; the shell then lets :func:`.choose.reserve` decide for each, so turns are kept. Offers that differ in
-amounts only are judged once, by the code of :func:`.requirements.misfit`, and then by their amounts; a property test
-holds the two together. Deadlines are the shell's.
+When jobs arrive in a task queue, :meth:`ParkedIndex.candidates` names the parked requests whose offers fit, newest
+first; the shell then lets :func:`.choose.reserve` decide for each, so turns are kept. Newest first, because who asked
+last is the likeliest to be alive still (a pilot that was killed cannot take its request back), and because pilots that
+are too many then fall idle and end. Offers that differ in amounts only are judged once, by the code of
+:func:`.requirements.misfit`, and then by their amounts; a property test holds the two together. Deadlines are the
+shell's.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Hashable, Iterator, Mapping
+from collections.abc import Collection, Hashable, Iterator
 from heapq import merge
 from math import inf
 from typing import Generic, TypeVar
@@ -69,7 +71,7 @@ class ParkedIndex(Generic[K]):
     def candidates(
         self, requirements: Requirements, owner: str = "", usable_sites: Collection[str] | None = None
     ) -> Iterator[K]:
-        """Keys of the requests that fit a class (and owner), longest waiting first. Do not change the index meanwhile.
+        """Keys of the requests that fit a class (and owner), newest first. Do not change the index meanwhile.
 
         Args:
             requirements: the class.
@@ -81,7 +83,7 @@ class ParkedIndex(Generic[K]):
             for kind, alike in self._kinds.items()
             if _in_the_way(requirements, owner, kind, usable_sites) is None
         ]
-        return (key for _, key in merge(*fitting, key=lambda entry: entry[0]))
+        return (key for _, key in merge(*fitting, key=lambda entry: entry[0], reverse=True))
 
     def why_not(
         self, requirements: Requirements, owner: str = "", usable_sites: Collection[str] | None = None
@@ -100,9 +102,9 @@ def _kind(offer: Offer) -> Offer:
     return replace(offer, cpu_seconds=inf, wall_seconds=inf, processors=MAX_PROCESSORS, memory_mb=inf, disk_mb=inf)
 
 
-def _big_enough(want: Requirements, alike: Mapping[K, tuple[int, Offer]]) -> Iterator[tuple[int, K]]:
+def _big_enough(want: Requirements, alike: dict[K, tuple[int, Offer]]) -> Iterator[tuple[int, K]]:
     cpu, processors, memory = want.cpu_class, want.min_processors, want.memory_mb
-    for key, (since, offer) in alike.items():
+    for key, (since, offer) in reversed(alike.items()):
         if cpu <= offer.cpu_seconds and processors <= offer.processors and memory <= offer.memory_mb:
             yield since, key
 

@@ -8,14 +8,14 @@ HERE = Offer(site="A", cpu_seconds=1e6)
 THERE = Offer(site="B", cpu_seconds=1e6)
 
 
-def test_longest_waiting_first_over_all_kinds_of_offers() -> None:
+def test_newest_first_over_all_kinds_of_offers() -> None:
     parked: ParkedIndex[str] = ParkedIndex()
     for key, offer in (("p1", HERE), ("p2", THERE), ("p3", HERE), ("p4", THERE)):
         parked.add(key, offer)
-    assert list(parked.candidates(canonical())) == ["p1", "p2", "p3", "p4"]
+    assert list(parked.candidates(canonical())) == ["p4", "p3", "p2", "p1"]
     parked.add("p1", THERE)
-    assert list(parked.candidates(canonical())) == ["p2", "p3", "p4", "p1"]
-    assert list(parked.candidates(canonical(sites=["B"]))) == ["p2", "p4", "p1"]
+    assert list(parked.candidates(canonical())) == ["p1", "p4", "p3", "p2"]
+    assert list(parked.candidates(canonical(sites=["B"]))) == ["p1", "p4", "p2"]
     assert parked.offer("p1") == THERE
     assert parked.remove("p2") == THERE
     assert parked.remove("p2") is None
