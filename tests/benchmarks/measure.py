@@ -6,7 +6,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -29,12 +29,10 @@ DETAILED = 100
 """Jobs whose histories are read for the stages."""
 STAGES = (
     ("submit", "submit called → accepted, as the submitter sees it"),
-    ("queued", "received by job-manager → matched"),
-    ("match", "matched → the pilot begins with it"),
-    ("prepare", "work directory, input, proxy file, start of the process"),
-    ("payload", "the payload itself, from its start to its end being noticed"),
-    ("collect", "outputs, wipe, report written"),
-    ("record", "reported → Done committed"),
+    ("queue", "received by job-manager → matched"),
+    ("start", "matched → the payload runs: the answer's way, waiting for a slot, work directory, proxy file, spawning"),
+    ("payload", "the payload itself, until the pilot has noticed its end"),
+    ("record", "outputs picked, work directory wiped, reported → Done committed"),
     ("tell", "Done committed → seen by the submitter"),
 )
 
@@ -46,13 +44,11 @@ class Throughput:
     Attributes:
         wall: seconds from the first submit call until Done was seen of every job.
         cpu: CPU milliseconds per job of each part.
-        stages: milliseconds, median over jobs.
     """
 
     jobs: int
     wall: float
     cpu: dict[str, float]
-    stages: dict[str, float]
 
     @property
     def rate(self) -> float:
@@ -62,12 +58,17 @@ class Throughput:
 
 @dataclass
 class Row:
-    """One row of the table: a way of submitting on a store, measured several times."""
+    """One row of the table: a way of submitting on a store, measured several times.
+
+    Attributes:
+        stages: milliseconds, median over the jobs of one more run.
+    """
 
     store: str
     submission: str
     serving: int
     runs: list[Throughput] = field(default_factory=list)
+    stages: dict[str, float] = field(default_factory=dict)
 
     @property
     def typical(self) -> Throughput:
@@ -86,8 +87,9 @@ class Idle:
 
 @dataclass
 class Course:
-    """What the submitter saw of its jobs, on its own clock."""
+    """What to submit, and what the submitter saw of its jobs, on its own clock."""
 
+    text: str
     called: dict[int, float] = field(default_factory=dict)
     accepted: dict[int, float] = field(default_factory=dict)
     seen: dict[int, float] = field(default_factory=dict)
@@ -108,20 +110,23 @@ def warm_up(client: Client) -> None:
         client.wait(client.submit([text]).ids, PATIENCE)
 
 
+Submit = Callable[[Client, int, Course], None]
+
+
 def bulk(client: Client, count: int, course: Course) -> None:
     """One parametric submission."""
     called = time.time()
-    course.submitted(client.submit([f"{TRUE} Parameters = {count};"]), called)
+    course.submitted(client.submit([f"{course.text} Parameters = {count};"]), called)
 
 
 def one_by_one(client: Client, count: int, course: Course) -> None:
     """Each submission waits for its answer before the next one is sent."""
     for _ in range(count):
         called = time.time()
-        course.submitted(client.submit([TRUE]), called)
+        course.submitted(client.submit([course.text]), called)
 
 
-def pipelined(stack: Stack) -> Callable[[Client, int, Course], None]:
+def pipelined(stack: Stack) -> Submit:
     """A window of single submissions on their way at once, over a login of its own."""
 
     def submit(client: Client, count: int, course: Course) -> None:
@@ -129,7 +134,7 @@ def pipelined(stack: Stack) -> Callable[[Client, int, Course], None]:
         try:
             for start in range(0, count, WINDOW):
                 keys = [f"{time.time_ns()}.{number}" for number in range(start, min(count, start + WINDOW))]
-                messages = [prepare([read_description(TRUE)], key).message for key in keys]
+                messages = [prepare([read_description(course.text)], key).message for key in keys]
                 called = time.time()
                 for answer in session.request_many(messages, PATIENCE):
                     assert isinstance(answer, JobsSubmitted)
@@ -140,16 +145,21 @@ def pipelined(stack: Stack) -> Callable[[Client, int, Course], None]:
     return submit
 
 
-def throughput(stack: Stack, client: Client, count: int, submit: Callable[[Client, int, Course], None]) -> Throughput:
+def throughput(stack: Stack, client: Client, count: int, submit: Submit) -> Throughput:
     """Submit jobs and wait until Done was seen of each."""
-    course = Course()
     before, begun = stack.cpu(), time.time()
+    _run(client, count, submit, TRUE)
+    wall, after = time.time() - begun, stack.cpu()
+    return Throughput(count, wall, _per_job(before, after, count))
+
+
+def _run(client: Client, count: int, submit: Submit, text: str) -> Course:
+    course = Course(text)
     submit(client, count, course)
     ended = client.wait(course.called, PATIENCE, course.on_change)
-    wall, after = time.time() - begun, stack.cpu()
     bad = {job: status for job, status in ended.items() if status is not JobStatus.DONE}
     assert not bad, f"{len(bad)} of {count} jobs did not end well: {list(bad.items())[:3]}"
-    return Throughput(count, wall, _per_job(before, after, count), stages(client, course))
+    return course
 
 
 def _per_job(before: Cpu, after: Cpu, count: int) -> dict[str, float]:
@@ -164,63 +174,45 @@ def idle_to_start(stack: Stack, client: Client, count: int) -> Idle:
         submission = client.submit([CLOCK])
         client.wait(submission.ids, PATIENCE)
         found.done.append(time.time() - called)
-        (output,) = client.job(submission.first).outputs
-        found.seconds.append(float(output.content or b"nan") - called)
+        found.seconds.append(_clock_reading(client.job(submission.first)) - called)
     return found
 
 
-# -- stages -----------------------------------------------------------------------------------------------------
+def stages(client: Client, count: int, submit: Submit) -> dict[str, float]:
+    """Milliseconds that each stage takes, median over some of the jobs.
 
-
-def stages(client: Client, course: Course) -> dict[str, float]:
-    """Milliseconds that each stage took, median over some of the jobs."""
+    Only of clocks that read the same on one machine: the services', the submitter's, and the payload's own reading. (A
+    pilot's idea of server time is kept ahead, for the sake of its leases.)
+    """
+    course = _run(client, count, submit, CLOCK)
     ids = sorted(course.called)
-    details = [client.job(job) for job in ids[:: max(1, len(ids) // DETAILED)]]
-    ahead = clocks_ahead(details)
-    each = [spans(detail, course, ahead[detail.summary.pilot]) for detail in details]
+    spans = [_spans(client.job(job), course) for job in ids[:: max(1, len(ids) // DETAILED)]]
     return {
         name: statistics.median(values) * 1000
         for name, _ in STAGES
-        if (values := [span[name] for span in each if name in span])
+        if (values := [span[name] for span in spans if name in span])
     }
 
 
-def spans(detail: JobDetail, course: Course, ahead: float) -> dict[str, float]:
+def _spans(detail: JobDetail, course: Course) -> dict[str, float]:
     """Seconds of each stage of one job."""
     job, (attempt,) = detail.summary.job, detail.attempts
-    begun, executing, told = _pilot_times(detail)
-    payload = attempt.usage.wall_seconds
-    found = {
+    runs, payload = _clock_reading(detail), attempt.usage.wall_seconds
+    spans = {
         "submit": course.accepted[job] - course.called[job],
-        "queued": attempt.matched - detail.summary.submitted,
-        "match": begun - ahead - attempt.matched,
-        "prepare": executing - begun,
+        "queue": attempt.matched - detail.summary.submitted,
+        "start": runs - attempt.matched,
         "payload": payload,
-        "collect": max(0.0, told - executing - payload),
-        "record": detail.summary.updated - (told - ahead),
+        "record": detail.summary.updated - runs - payload,
     }
     if job in course.seen:  # those that were Done before anybody looked were not told of
-        found["tell"] = course.seen[job] - detail.summary.updated
-    return found
+        spans["tell"] = course.seen[job] - detail.summary.updated
+    return spans
 
 
-def _pilot_times(detail: JobDetail) -> tuple[float, float, float]:
-    """On the pilot's clock: begun, about to start the payload, Done said."""
-    running = [line.time for line in detail.history if line.status is JobStatus.RUNNING]
-    done = next(line.time for line in detail.history if line.status is JobStatus.DONE)
-    return running[0], running[-1], done
-
-
-def clocks_ahead(details: Iterable[JobDetail]) -> dict[str, float]:
-    """By how much each pilot's idea of server time is ahead (it is never behind), as NTP tells: half the difference
-    between the quickest way there and the quickest way back."""
-    there: dict[str, list[float]] = {}
-    back: dict[str, list[float]] = {}
-    for detail in details:
-        begun, _, told = _pilot_times(detail)
-        there.setdefault(detail.summary.pilot, []).append(begun - detail.attempts[0].matched)
-        back.setdefault(detail.summary.pilot, []).append(detail.summary.updated - told)
-    return {pilot: (min(there[pilot]) - min(back[pilot])) / 2 for pilot in there}
+def _clock_reading(detail: JobDetail) -> float:
+    (output,) = detail.outputs
+    return float(output.content or b"nan")
 
 
 # -- the command line -------------------------------------------------------------------------------------------

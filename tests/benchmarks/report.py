@@ -100,7 +100,7 @@ def _head(facts: Facts) -> str:
         f"Python {facts.python}, RabbitMQ {facts.rabbitmq} (TLS, quorum queues, confirms), "
         f"PostgreSQL {facts.postgresql}\n"
         "Payload: /bin/true in a fresh work directory with captured output. Two pilots of two slots each. Every part a "
-        "process of its own.\nOf repeated runs: the one with the median rate. CPU and stages are of the same run."
+        "process of its own.\nOf repeated runs: the one with the median rate. CPU is of the same run."
     )
 
 
@@ -133,12 +133,20 @@ def _cpu(results: Results) -> str:
 def _stages(results: Results) -> str:
     lines = []
     for row in results.rows:
-        stages = row.typical.stages
-        figures = [f"{stages[name]:.1f}" if name in stages else "" for name, _ in STAGES]
+        figures = [f"{row.stages[name]:.1f}" if name in row.stages else "" for name, _ in STAGES]
         lines.append([row.store, row.submission, *figures])
     head = ["store", "submission", *(name for name, _ in STAGES)]
     legend = "\n".join(f"  {name + ':':9}{what}" for name, what in STAGES)
-    return _table("Time of each stage, ms, median over jobs", head, lines, text=2) + "\n" + legend
+    return (
+        _table(
+            "Time of each stage, ms, median over the jobs of one more run whose payload tells the time",
+            head,
+            lines,
+            text=2,
+        )
+        + "\n"
+        + legend
+    )
 
 
 def _idle(results: Results) -> str:

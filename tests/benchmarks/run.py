@@ -63,6 +63,7 @@ def _one_store(results: Results, stack: Stack, client: Client, quick: bool) -> N
         for number in range(repeats):
             _say(f"  {name}: {number + 1} of {repeats} …")
             row.runs.append(measure.throughput(stack, client, count, submit))
+        row.stages = measure.stages(client, max(count // 4, 20), submit)
         results.rows.append(row)
     _say("  idle to start …")
     results.idle.append(measure.idle_to_start(stack, client, max(10, IDLE // scale)))
