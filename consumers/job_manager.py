@@ -123,11 +123,16 @@ class JobManager(Consumer):
         if total > MAX_INLINE_BYTES:
             message = f"{total} bytes of sandbox inside the message; at most {MAX_INLINE_BYTES} are allowed"
             errors.append(RefusalDetail(message=message, attribute="InputSandbox"))
-        referred = {file.sha256: file for file in files if file.content is None}
-        there = sandboxes.may_refer(batch.tx, owner, referred.keys())
-        for sha256, file in referred.items():
-            if sha256 not in there:
-                message = f"{file.name} was not uploaded (sha256 {sha256[:12]}…)"
+        referred = [file for file in files if file.content is None]
+        there = sandboxes.may_refer(batch.tx, owner, {file.sha256 for file in referred})
+        blobs = sandboxes.describe(batch.tx, there)
+        for file in referred:
+            blob = blobs.get(file.sha256)
+            if blob is None:
+                message = f"{file.name} was not uploaded (sha256 {file.sha256[:12]}…)"
+                errors.append(RefusalDetail(message=message, attribute="InputSandbox"))
+            elif blob.size != file.size:
+                message = f"{file.name} has {blob.size} bytes, not {file.size}"
                 errors.append(RefusalDetail(message=message, attribute="InputSandbox"))
         return errors
 

@@ -6,8 +6,8 @@ Made anew by each takeover from the store; changed only by the leading matcher's
 from __future__ import annotations
 
 import heapq
-from collections import deque
-from collections.abc import Collection, Iterable, Sequence
+from collections import Counter, deque
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import msgspec
@@ -21,9 +21,10 @@ from schemas.messages.pilot import RequestMatch
 from schemas.messages.service import Match, MatchResponse
 
 from .batch import Batch
-from .changes import publish_changes
+from .changes import Changes, publish_changes
 from .directory import Directory
 from .domain.choose import Choice, NoMatch, reserve, why_not
+from .domain.facts import Unroutable
 from .domain.index import Index
 from .domain.parked import ParkedIndex
 from .domain.requirements import Requirements
@@ -42,6 +43,13 @@ MIN_PROXY_SECONDS = 900.0
 
 ALL = 1 << 62
 """More jobs than there can be."""
+
+MAX_RESPONSE_BYTES = 6 << 20
+"""Matches of one answer, about: the pilot refuses a message above 8 MiB, and with it everybody's jobs in it. A single
+match stays far below (descriptions and copies of input data are bounded)."""
+
+MAX_SLOTS = 64
+"""Requests of one pilot that are parked: it has one for each of its slots, and nobody fills the memory."""
 
 MAX_REASONS = 10
 """Reasons in an empty answer."""
@@ -103,6 +111,7 @@ class Matching:
         self._index = Index()
         self._parked: ParkedIndex[Key] = ParkedIndex()
         self._waiting: dict[Key, Asked] = {}
+        self._slots: Counter[str] = Counter()
         self._deadlines: list[tuple[float, Key]] = []
         self._pages: dict[tuple[int, int], deque[int]] = {}
         self._contents: dict[str, bytes] = {}
@@ -166,13 +175,13 @@ class Matching:
         self._answer(batch, at_work, known={one.key for one in newest.values()})
 
     def _concerned(self, batch: Batch, hinted: Collection[int]) -> list[Asked]:
-        """Parked requests that fit a hinted queue, longest waiting first."""
+        """Parked requests that fit a hinted queue, newest first."""
         while True:
             keys = self._candidates(hinted)
             # The store knows better: a pilot that said goodbye to job-state is not to be given anything.
             gone = keys - parked.present(batch.tx, {client for client, _ in keys})
             if not gone:
-                return sorted((self._waiting[key] for key in keys), key=lambda one: one.since)
+                return sorted((self._waiting[key] for key in keys), key=lambda one: -one.since)
             for key in gone:
                 self._drop(key)
 
@@ -268,6 +277,7 @@ class Matching:
     def _answer(self, batch: Batch, at_work: Sequence[Asked], known: Collection[Key]) -> None:
         changed: list[JobChange] = []
         contents = self._inline(batch, [claimed for one in at_work for claimed in one.claimed])
+        self._give_back(batch, at_work, contents)
         park: list[Asked] = []
         unpark: list[Key] = []
         for one in at_work:
@@ -277,7 +287,7 @@ class Matching:
                 if one.key in self._waiting:
                     unpark.append(one.key)
             elif one.key in known:
-                if one.deadline > batch.now:
+                if one.deadline > batch.now and self._slots.get(one.client, 0) < MAX_SLOTS:
                     park.append(one)
                 else:
                     unpark.append(one.key)
@@ -307,6 +317,26 @@ class Matching:
         )
         for one in park:
             self._keep(one)
+
+    @staticmethod
+    def _give_back(batch: Batch, at_work: Sequence[Asked], contents: Mapping[str, bytes]) -> None:
+        """What does not fit into one answer waits on, uncharged."""
+        excess: list[tuple[Claimed, str]] = []
+        for one in at_work:
+            total, kept = 0, 0
+            for claimed in one.claimed:
+                total += _weight(claimed, contents)
+                if kept and total > MAX_RESPONSE_BYTES:
+                    break
+                kept += 1
+            excess.extend((claimed, one.client) for claimed in one.claimed[kept:])
+            del one.claimed[kept:]
+        if excess:
+            changes = Changes(batch, "matcher")
+            changes.load([claimed.job for claimed, _ in excess])
+            for claimed, client in excess:
+                changes.decide(claimed.job, Unroutable(claimed.attempt, client))
+            changes.flush()
 
     def _respond(self, batch: Batch, one: Asked, contents: dict[str, bytes]) -> None:
         wanted: set[tuple[str, str]] = set()
@@ -346,13 +376,7 @@ class Matching:
 
     def _inline(self, batch: Batch, claimed: Sequence[Claimed]) -> dict[str, bytes]:
         """Contents of small sandbox files, from memory or the store."""
-        wanted = {
-            file.sha256: file.size
-            for one in claimed
-            if one.files != b"[]"
-            for file in msgspec.json.decode(one.files, type=tuple[SandboxFile, ...])
-            if file.size <= MAX_INLINE_BYTES
-        }
+        wanted = {file.sha256: file.size for one in claimed for file in _carried(one)}
         missing = [sha256 for sha256 in wanted if sha256 not in self._contents]
         if missing:
             if self._contents_bytes > 256 * MAX_INLINE_BYTES:
@@ -392,23 +416,46 @@ class Matching:
     def _keep(self, one: Asked) -> None:
         one.message = None
         one.csr_of = {}
+        self._slots[one.client] += one.key not in self._waiting
         self._waiting[one.key] = one
         self._parked.add(one.key, one.request.offer)
         heapq.heappush(self._deadlines, (one.deadline, one.key))
+        if len(self._deadlines) > 2 * len(self._waiting) + 1000:  # replaced requests leave theirs behind
+            self._deadlines = sorted((waiting.deadline, key) for key, waiting in self._waiting.items())
 
     def _drop(self, key: Key) -> None:
         if self._waiting.pop(key, None) is not None:
             self._parked.remove(key)
+            self._slots[key[0]] -= 1
+            if not self._slots[key[0]]:
+                del self._slots[key[0]]
+
+
+def _carried(claimed: Claimed) -> Iterator[SandboxFile]:
+    """Files of a job that may travel inside the match, as far as their sizes tell."""
+    total = 0
+    for file in _files(claimed):
+        if total + file.size <= MAX_INLINE_BYTES:
+            total += file.size
+            yield file
+
+
+def _files(claimed: Claimed) -> tuple[SandboxFile, ...]:
+    return msgspec.json.decode(claimed.files, type=tuple[SandboxFile, ...]) if claimed.files != b"[]" else ()
+
+
+def _weight(claimed: Claimed, contents: Mapping[str, bytes]) -> int:
+    inside = sum(len(contents.get(file.sha256, b"")) for file in _carried(claimed)) if claimed.files != b"[]" else 0
+    return len(claimed.description) + len(claimed.data) + len(claimed.files) + min(inside, MAX_INLINE_BYTES) * 4 // 3
 
 
 def _match(claimed: Claimed, csr: int, contents: dict[str, bytes]) -> Match:
-    files = msgspec.json.decode(claimed.files, type=tuple[SandboxFile, ...]) if claimed.files != b"[]" else ()
     total = 0
     carried = []
-    for file in files:
-        content = contents.get(file.sha256) if total + file.size <= MAX_INLINE_BYTES else None
-        if content is not None:
-            total += file.size
+    for file in _files(claimed):
+        content = contents.get(file.sha256)
+        if content is not None and total + len(content) <= MAX_INLINE_BYTES:
+            total += len(content)
             file = msgspec.structs.replace(file, content=content)  # noqa: PLW2901 - the same file, with its bytes
         carried.append(file)
     data = msgspec.json.decode(claimed.data, type=tuple[InputFile, ...]) if claimed.data != b"[]" else ()
