@@ -16,6 +16,7 @@ import msgspec
 from broker.authorization import Principal, may_see_job, may_touch_job
 from broker.subscriber import Admitted
 from schemas.jdl import MAX_PARAMETRIC_JOBS, Template, parse
+from schemas.job import LEASED
 from schemas.messages.common import MAX_INLINE_BYTES, SandboxFile
 from schemas.messages.service import CommandOutcome, JobsCommanded, JobsSubmitted, RefusalDetail
 from schemas.messages.user import DeleteJobs, KillJobs, RescheduleJobs, SubmitJobs
@@ -194,7 +195,8 @@ class JobManager(Consumer):
         after = changes.get(job) or row
         if isinstance(outcome, Ignored | Illegal):
             return CommandOutcome(job=job, ok=False, status=after.status, reason=outcome.reason)
-        waits = "ordered; its pilot is stopping it" if after.kill_requested or after.delete_requested else ""
+        ordered = after.status in LEASED and (after.kill_requested or after.delete_requested)
+        waits = "ordered; its pilot is stopping it" if ordered else ""
         return CommandOutcome(job=job, ok=True, status=after.status, reason=waits)
 
     def _name_of(self, principal: Principal) -> str:
