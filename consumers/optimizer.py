@@ -34,6 +34,10 @@ from .store.rows import JobDetails, JobRow
 SLICE = 1000
 """Jobs of one transaction: about half a second."""
 
+MAX_COPIES = 1000
+"""Copies of all its input files together that a match tells of: each has up to 2 kB, and the match must stay far below
+the bound of its message (8 MiB)."""
+
 OPEN = frozenset({JobStatus.RECEIVED, JobStatus.CHECKING, JobStatus.STAGING})
 """States in which the optimizers have a say."""
 
@@ -197,7 +201,8 @@ class Slice:
 
     def _details(self, one: _Work, found: Ready) -> dict[str, object]:
         sites = found.candidate_sites
-        data = [self._nearest_first(self._files[lfn], sites) for lfn in one.lfns]
+        most = max(1, MAX_COPIES // max(1, len(one.lfns)))
+        data = [self._nearest_first(self._files[lfn], sites, most) for lfn in one.lfns]
         names = {file.name for file in one.files}
         referred = [
             SandboxFile(name=sha256, sha256=sha256, size=self._sizes[sha256])
@@ -210,15 +215,15 @@ class Slice:
             "candidate_sites": None if sites is None else msgspec.json.encode(sites),
         }
 
-    def _nearest_first(self, file: InputFile, sites: Sequence[str] | None) -> InputFile:
-        """Copies near the sites where the job may run come first: near more of them, earlier."""
+    def _nearest_first(self, file: InputFile, sites: Sequence[str] | None, most: int) -> InputFile:
+        """At most so many copies. Those near the sites where the job may run come first: near more of them, earlier."""
         candidates = frozenset(sites or ())
 
         def distance(se: str) -> int:
             return -len(self._near.get(se, frozenset()) & candidates)
 
         ordered = sorted(file.replicas, key=lambda replica: (distance(replica.se), replica.se))
-        return msgspec.structs.replace(file, replicas=tuple(ordered))
+        return msgspec.structs.replace(file, replicas=tuple(ordered[:most]))
 
 
 def hash_of(reference: str) -> str:

@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
+import msgspec
+
 from .attributes import (
     ALIASES,
     BY_NAME,
@@ -35,6 +37,9 @@ if TYPE_CHECKING:
     from .checks import FieldValue, Plain
     from .source import JdlError, Problems
     from .tree import Statement
+
+MAX_DESCRIPTION_BYTES: Final = 128 * 1024
+"""Of one job's filled description: twice the largest text, so that nothing written out by hand is refused."""
 
 _PLAIN_ELEMENT: Final = re.compile(r"[A-Za-z0-9_+-]+(?:\.[A-Za-z0-9_+-]+)*")
 _TOLERANT: Final = frozenset({Kind.TEXT, Kind.WORD, Kind.FILE, Kind.RESULT_FILES, Kind.LOCAL_FILES, Kind.OUTPUT_FILES})
@@ -144,6 +149,7 @@ class _Builder:
             self._check_jobs()
         elif not self._problems.errors:
             self._check_together(self._fixed, "")
+            self._check_size(self._fixed, self._extra, "")
         return self._template()
 
     def _template(self) -> Template:
@@ -261,10 +267,17 @@ class _Builder:
             if fields is not None and not self._problems.errors:
                 self._check_together(fields, f" (job {number})")
 
+    def _check_size(self, fields: Mapping[str, FieldValue], extra: object, of_job: str) -> None:
+        """Placeholders can blow a small text up a thousandfold; what travels and is kept is the filled form."""
+        size = len(msgspec.json.encode((fields, extra)))
+        if size > MAX_DESCRIPTION_BYTES:
+            message = f"The filled description has {size} bytes, at most {MAX_DESCRIPTION_BYTES} are allowed{of_job}"
+            self._problems.error(0, message)
+
     def _check_job(self, number: int, vectors: Vectors) -> dict[str, FieldValue] | None:
         fields = dict(self._fixed)
         try:
-            map_texts(self._extra, partial(vectors.fill, number=number))
+            extra = map_texts(self._extra, partial(vectors.fill, number=number))
         except ExpansionError as error:
             self._problems.error(0, str(error))
             return None
@@ -275,6 +288,7 @@ class _Builder:
                 self._problems.error(entry.offset, str(error), entry.attribute.name)
                 return None
             fields[entry.attribute.field] = self._checked(entry, value, f" (job {number})")
+        self._check_size(fields, extra, f" (job {number})")
         return fields
 
     def _numbers_to_check(self, vectors: Vectors) -> Iterable[int]:
