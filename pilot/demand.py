@@ -38,14 +38,14 @@ class Demand:
         if self.mean_seconds is None or self.mean_seconds > HORIZON_SECONDS:
             return 0
         wanted = self.processors * HORIZON_SECONDS / max(self.mean_seconds, 0.001)
-        return min(MAX_JOBS_PER_REQUEST - self.processors, int(wanted))
+        return max(0, min(MAX_JOBS_PER_REQUEST - self.processors, int(wanted)))
 
     def wanted(self, busy: int, waiting: int) -> int:
         """Jobs to ask for now.
 
         Args:
             busy: processors in use.
-            waiting: jobs here that have not started.
+            waiting: processors that jobs here wait for which have not started.
         """
         free = max(0, self.processors - busy - waiting)
         advance = self.in_advance()

@@ -19,6 +19,7 @@
 
 from __future__ import annotations
 
+import math
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -28,6 +29,7 @@ from typing import Any
 from broker.session import SessionSettings
 from broker.transport import Endpoint
 from schemas.errors import ConfigurationError
+from schemas.job import HEARTBEAT_SECONDS
 
 DEFAULT_IDLE_SECONDS = 600.0
 """A pilot that found nothing for ten minutes gives the slot back (DIRAC: ten failed matches)."""
@@ -63,7 +65,7 @@ class PilotSettings:
     wall_seconds: float | None = None
     cpu_power: float = DEFAULT_CPU_POWER
     idle_seconds: float = DEFAULT_IDLE_SECONDS
-    heartbeat_seconds: float = 30.0
+    heartbeat_seconds: float = HEARTBEAT_SECONDS
     platforms: tuple[str, ...] = ()
     tags: tuple[str, ...] = ()
     required_tags: tuple[str, ...] = ()
@@ -106,23 +108,22 @@ class _Reader:
             gatekeeper=self._need("broker", "gatekeeper", str),
             voms_dir=self._file(voms_dir) if voms_dir else None,
         )
-        stores = self._values.get("stores", {})
         return PilotSettings(
             session=session,
             credential=self._file(self._need("pilot", "credential", str)),
             site=self._need("pilot", "site", str),
             work_dir=self._file(self._need("pilot", "work_dir", str)),
             ce=self._get("pilot", "ce", str, ""),
-            slots=self._get("pilot", "slots", int, 0) or None,
+            slots=self._slots(),
             memory_mb=self._seconds("memory_mb", 0.0) or None,
             wall_seconds=self._seconds("wall_seconds", 0.0) or None,
-            cpu_power=self._seconds("cpu_power", DEFAULT_CPU_POWER),
+            cpu_power=self._seconds("cpu_power", DEFAULT_CPU_POWER, above=0.0),
             idle_seconds=self._seconds("idle_seconds", DEFAULT_IDLE_SECONDS),
-            heartbeat_seconds=self._seconds("heartbeat_seconds", 30.0),
+            heartbeat_seconds=self._seconds("heartbeat_seconds", HEARTBEAT_SECONDS, above=0.0),
             platforms=self._names("platforms"),
             tags=self._names("tags"),
             required_tags=self._names("required_tags"),
-            stores={name: self._file(str(folder)) for name, folder in stores.items()},
+            stores={name: self._file(self._need("stores", name, str)) for name in self._section("stores")},
         )
 
     def _file(self, text: str) -> Path:
@@ -134,11 +135,25 @@ class _Reader:
             raise ConfigurationError(f"{self._path}: [pilot] {key} must be a list of texts")
         return tuple(value)
 
-    def _seconds(self, key: str, default: float) -> float:
-        value = self._values.get("pilot", {}).get(key, default)
-        if not isinstance(value, int | float) or isinstance(value, bool) or value < 0:
-            raise ConfigurationError(f"{self._path}: [pilot] {key} must be a number, 0 or more")
+    def _slots(self) -> int | None:
+        slots: int = self._get("pilot", "slots", int, 0)
+        if slots < 0:
+            raise ConfigurationError(f"{self._path}: [pilot] slots must be a number, 0 or more")
+        return slots or None
+
+    def _seconds(self, key: str, default: float, *, above: float | None = None) -> float:
+        value = self._section("pilot").get(key, default)
+        number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+        if not number or value < 0 or (above is not None and value <= above):
+            wanted = "0 or more" if above is None else f"more than {above:g}"
+            raise ConfigurationError(f"{self._path}: [pilot] {key} must be a number, {wanted}")
         return float(value)
+
+    def _section(self, name: str) -> Mapping[str, Any]:
+        section = self._values.get(name, {})
+        if not isinstance(section, dict):
+            raise ConfigurationError(f"{self._path}: [{name}] must be a table")
+        return section
 
     def _need(self, section: str, key: str, kind: type[Any]) -> Any:
         value = self._get(section, key, kind, None)
@@ -147,7 +162,7 @@ class _Reader:
         return value
 
     def _get(self, section: str, key: str, kind: type[Any], default: Any) -> Any:
-        value = self._values.get(section, {}).get(key, default)
+        value = self._section(section).get(key, default)
         if value is not default and (not isinstance(value, kind) or isinstance(value, bool)):
             raise ConfigurationError(f"{self._path}: [{section}] {key} must be of type {kind.__name__}")
         return value

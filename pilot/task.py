@@ -14,6 +14,7 @@ from schemas.messages.common import JobRef, SandboxFile, Usage
 from schemas.messages.pilot import Report, Step
 from schemas.messages.service import Match
 
+from .limits import Limits
 from .payload import Outcome
 from .running import Payload
 
@@ -56,6 +57,7 @@ class Task:
     stage: Stage = Stage.WAITING
     directory: Path | None = None
     payload: Payload | None = None
+    limits: Limits | None = None
     killed: str = ""
     abandoned: bool = False
     proxy_refused: str = ""

@@ -37,6 +37,7 @@ class Download:
     file: SandboxFile
     chunks: dict[int, bytes] = field(default_factory=dict)
     asked_at: float = float("-inf")
+    asked_to: int = 0
     tries: int = 0
 
     def take(self, chunk: SandboxChunk) -> None:
@@ -55,14 +56,14 @@ class Download:
         first = next((index for index in range(total) if index not in self.chunks), None)
         if first is None:
             return None
-        window_is_here = first % WINDOW == 0 and self.chunks
-        if not window_is_here and now - self.asked_at < RETRY_SECONDS:
+        if first < self.asked_to and now - self.asked_at < RETRY_SECONDS:
             return None
         self.tries += 1
         if self.tries > MAX_TRIES:
             raise TransferFailedError(f"{self.file.name} could not be fetched from the sandbox store")
-        self.asked_at = now
-        return GetSandbox(job=self.job, sha256=self.file.sha256, first=first, count=min(WINDOW, total - first))
+        count = min(WINDOW, total - first)
+        self.asked_at, self.asked_to = now, first + count
+        return GetSandbox(job=self.job, sha256=self.file.sha256, first=first, count=count)
 
     def content(self) -> bytes | None:
         """The file, once all is here.
@@ -86,6 +87,7 @@ class Upload:
     content: bytes
     stored: set[int] = field(default_factory=set)
     complete: bool = False
+    sent: frozenset[int] = frozenset()
     sent_at: float = float("-inf")
     tries: int = 0
 
@@ -104,15 +106,18 @@ class Upload:
         """
         total = chunk_count(len(self.content))
         missing = [index for index in range(total) if index not in self.stored][:WINDOW]
-        if self.complete or not missing:
+        if self.complete:
             return []
-        window_is_stored = bool(self.stored) and missing[0] == max(self.stored) + 1
-        if not window_is_stored and now - self.sent_at < RETRY_SECONDS:
+        if not missing and now - self.sent_at >= RETRY_SECONDS:
+            raise TransferFailedError("the sandbox store has every chunk of the output and does not call it complete")
+        if not missing:
+            return []
+        if not self.sent <= self.stored and now - self.sent_at < RETRY_SECONDS:
             return []
         self.tries += 1
         if self.tries > MAX_TRIES:
             raise TransferFailedError("the output sandbox could not be sent to the sandbox store")
-        self.sent_at = now
+        self.sent_at, self.sent = now, frozenset(missing)
         return [
             PutSandbox(
                 sha256=self.sha256,

@@ -1,137 +1,146 @@
-"""What the pilot says: gathered when much happens, at once when little does, again when it was lost."""
+"""What the pilot has to say: in order, again after a loss, in messages of bounded size."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
-from concurrent.futures import Future
+from collections import deque
+from collections.abc import Iterator
+from pathlib import Path
 from typing import cast
 
-import msgspec
 import pytest
 
 from broker.errors import BackpressureError
-from broker.publisher import Letter, request
 from broker.session import Session
 from broker.transport import Confirm
-from pilot.post import GATHER_SECONDS, MAX_REPORTS, RETRY_SECONDS, Post
+from pilot.post import MAX_REPORTS, Post
 from schemas.job import JobStatus
-from schemas.messages.common import SandboxFile
-from schemas.messages.pilot import Goodbye, Report, ReportJobs
-from schemas.registry import Message
-
-
-class Wire:
-    """Takes the place of a session: keeps what was posted; confirms come when the test says so."""
-
-    def __init__(self) -> None:
-        self.posted: list[tuple[Letter, Future[Confirm]]] = []
-        self.full = False
-
-    def letter(self, message: Message) -> Letter:
-        return request(message, frozenset({"GenericPilot"}))
-
-    def post(self, letters: Sequence[Letter]) -> list[Future[Confirm]]:
-        if self.full:
-            raise BackpressureError
-        futures: list[Future[Confirm]] = [Future() for _ in letters]
-        self.posted += zip(letters, futures, strict=True)
-        return futures
-
-    def confirm(self, outcome: Confirm = Confirm.ACKED) -> None:
-        for _, future in self.posted:
-            if not future.done():
-                future.set_result(outcome)
-
-    def reported(self) -> list[list[int]]:
-        """Jobs of each message of reports."""
-        packs = [letter for letter, _ in self.posted if letter.name == "job.report.v1"]
-        return [[one.job for one in msgspec.json.decode(pack.payload, type=ReportJobs).reports] for pack in packs]
+from schemas.messages.common import MAX_INLINE_BYTES, SandboxFile
+from schemas.messages.pilot import Goodbye, Heartbeat, Report, ReportJobs, Step
+from schemas.registry import encode, type_of
+from tests.support.pilot_desk import Desk
 
 
 @pytest.fixture
-def wire() -> Wire:
-    return Wire()
+def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Desk]:
+    made = Desk(tmp_path, monkeypatch)
+    yield made
+    made.close()
 
 
 @pytest.fixture
-def post(wire: Wire) -> Post:
-    return Post(cast("Session", wire))
+def post(desk: Desk) -> Post:
+    return Post(cast("Session", desk.session))
 
 
-def done(job: int, output: bytes = b"") -> Report:
-    outputs = (SandboxFile(name="std.out", sha256="0" * 64, size=len(output), content=output),) if output else ()
-    return Report(job=job, attempt=1, sequence=1, status=JobStatus.DONE, outputs=outputs)
+def report(job: int, sequence: int = 1, **fields: object) -> Report:
+    return Report(job=job, attempt=1, sequence=sequence, status=JobStatus.RUNNING, **fields)  # type: ignore[arg-type]
 
 
-def test_a_report_that_comes_alone_goes_at_once(post: Post, wire: Wire) -> None:
-    post.report(done(1))
-    post.flush(100.0, gather=True)
-    assert wire.reported() == [[1]]
-    assert post.due_in(100.0) == math.inf
+def said(desk: Desk) -> list[int]:
+    return [one.job for message in desk.take(ReportJobs) if isinstance(message, ReportJobs) for one in message.reports]
 
 
-def test_reports_that_follow_quickly_travel_together(post: Post, wire: Wire) -> None:
-    post.report(done(1))
-    post.flush(100.0, gather=True)
-    for job in (2, 3):
-        post.report(done(job))
-        post.flush(100.0 + GATHER_SECONDS / 2, gather=True)
-    assert wire.reported() == [[1]]
-    assert post.due_in(100.0 + GATHER_SECONDS / 2) == pytest.approx(GATHER_SECONDS / 2)
-    assert post.due_in(101.0) == 0.0
-    post.flush(100.0 + GATHER_SECONDS, gather=True)
-    assert wire.reported() == [[1], [2, 3]]
-
-
-def test_the_last_report_waits_for_no_other(post: Post, wire: Wire) -> None:
-    post.report(done(1))
-    post.flush(100.0, gather=True)
-    post.report(done(2))
-    post.flush(100.001)
-    assert wire.reported() == [[1], [2]]
-
-
-def test_what_is_gathered_counts_as_unsaid(post: Post, wire: Wire) -> None:
-    post.report(done(1))
-    post.flush(100.0, gather=True)
-    post.report(done(2))
-    post.flush(100.001, gather=True)
-    wire.confirm()
-    assert len(post) == 2
-    post.flush(100.002)
-    wire.confirm()
-    post.flush(100.003)
+def test_reports_of_one_turn_travel_together(desk: Desk, post: Post) -> None:
+    for job in range(1, 6):
+        post.report(report(job))
+    assert len(post) == 5
+    post.flush(0)
+    [message] = desk.take(ReportJobs)
+    assert isinstance(message, ReportJobs)
+    assert [one.job for one in message.reports] == [1, 2, 3, 4, 5]
+    post.flush(1)
     assert len(post) == 0
 
 
-def test_messages_stay_within_their_bounds(post: Post, wire: Wire) -> None:
-    for job in range(1, MAX_REPORTS + 2):
-        post.report(done(job))
-    post.report(done(1000, b"x" * 60_000))
-    for job in range(1001, 1010):
-        post.report(done(job, b"x" * 60_000))
-    post.flush(100.0)
-    assert [len(pack) for pack in wire.reported()] == [MAX_REPORTS, 9, 2]
+def test_many_reports_are_split_within_the_bounds(desk: Desk, post: Post) -> None:
+    for job in range(1, 2 * MAX_REPORTS + 2):
+        post.report(report(job))
+    post.flush(0)
+    assert said(desk) == list(range(1, 2 * MAX_REPORTS + 2))
+
+
+@pytest.mark.parametrize("what", ["outputs", "steps"])
+def test_large_reports_stay_below_the_bound_of_a_message(desk: Desk, post: Post, what: str) -> None:
+    file = SandboxFile(name="f", sha256="0" * 64, size=MAX_INLINE_BYTES, content=b"\xff" * MAX_INLINE_BYTES)
+    step = Step(status=JobStatus.RUNNING, minor='"' * 1000, time=0.0)
+    for job in range(1, 30):
+        post.report(report(job, outputs=(file,)) if what == "outputs" else report(job, steps=(step,) * 60))
+    post.flush(0)
+    messages = desk.take(ReportJobs)
+    assert all(len(encode(message)) <= type_of(message).max_bytes for message in messages)
+    desk.deployment.sent.extend(messages)
+    assert said(desk) == list(range(1, 30))
 
 
 @pytest.mark.parametrize("loss", [Confirm.LOST, Confirm.NACKED])
-def test_what_was_lost_goes_again_with_the_same_id(post: Post, wire: Wire, loss: Confirm) -> None:
-    message_id = post.say(Goodbye(reason="over"))
-    post.flush(100.0)
-    wire.confirm(loss)
-    post.flush(100.1)
-    assert len(wire.posted) == 1
-    post.flush(100.1 + RETRY_SECONDS)
-    assert [letter.message_id for letter, _ in wire.posted] == [message_id, message_id]
+def test_what_was_lost_is_sent_again_in_order_before_what_came_later(desk: Desk, post: Post, loss: Confirm) -> None:
+    desk.deployment.confirms[ReportJobs] = deque([loss])
+    for job in (1, 2):
+        post.report(report(job))
+        post.flush(float(job))
+    assert said(desk) == []
+    post.report(report(3))
+    post.flush(2.1)
+    assert said(desk) == []  # a pause first
+    post.flush(4)
+    assert said(desk) == [1, 2, 3]
+    post.flush(5)
+    assert len(post) == 0
 
 
-def test_a_full_window_is_tried_again(post: Post, wire: Wire) -> None:
-    wire.full = True
-    post.report(done(1))
-    post.flush(100.0)
-    wire.full = False
-    post.flush(100.1)
-    assert not wire.posted
-    post.flush(100.0 + RETRY_SECONDS)
-    assert wire.reported() == [[1]]
+def test_the_republication_keeps_its_id(desk: Desk, post: Post) -> None:
+    ids: list[str] = []
+    real = desk.deployment.on_publish
+
+    def note(outgoing: object) -> Confirm:
+        ids.append(outgoing.message_id)  # type: ignore[attr-defined]
+        real(outgoing)  # type: ignore[arg-type]
+        return Confirm.LOST if len(ids) == 1 else Confirm.ACKED
+
+    desk.deployment.on_publish = note  # type: ignore[method-assign, assignment]
+    mine = post.say(Heartbeat(site="S1"))
+    post.flush(0)
+    post.flush(0.5)
+    post.flush(2)
+    assert ids == [mine, mine]
+
+
+@pytest.mark.parametrize("verdict", [Confirm.RETURNED, Confirm.REFUSED])
+def test_what_nobody_takes_is_tried_again_but_not_for_ever(desk: Desk, post: Post, verdict: Confirm) -> None:
+    tries = desk.deployment.confirms[Goodbye] = deque([verdict] * 10_000)
+    post.say(Goodbye(reason="x"))
+    now = 0.0
+    while len(post):
+        post.flush(now)
+        now += 1.0
+        assert now < 100_000, "tried for ever"
+    assert desk.take(Goodbye) == []
+    assert 2 <= 10_000 - len(tries) <= 500
+
+
+def test_backpressure_keeps_everything(desk: Desk, post: Post, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(_: object) -> None:
+        raise BackpressureError
+
+    monkeypatch.setattr(desk.session.session, "post", full)
+    post.report(report(1))
+    post.say(Goodbye(reason="x"))
+    post.flush(0)
+    assert len(post) == 2
+    monkeypatch.undo()
+    post.flush(0.5)
+    assert len(post) == 2
+    post.flush(1.5)
+    assert said(desk) == [1]
+
+
+def test_gathered_reports_wait_a_moment_and_lonely_ones_do_not(desk: Desk, post: Post) -> None:
+    post.report(report(1))
+    post.flush(10.0, gather=True)
+    assert said(desk) == [1]
+    post.report(report(2))
+    post.flush(10.01, gather=True)
+    assert said(desk) == []
+    assert 0 < post.due_in(10.01) < 0.1
+    post.flush(10.05, gather=True)
+    assert said(desk) == [2]
