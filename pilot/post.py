@@ -7,6 +7,7 @@ from collections import deque
 from concurrent.futures import Future
 from dataclasses import dataclass
 
+import msgspec
 import structlog
 
 from broker.errors import BackpressureError
@@ -19,8 +20,8 @@ from schemas.registry import Message
 MAX_REPORTS = 200
 """Reports in one message; below its bound of 256."""
 
-MAX_REPORT_BYTES = 512 * 1024
-"""Of outputs inside one message of reports; they grow by a third in base64 and must stay below 1 MiB."""
+MAX_REPORT_BYTES = 1000 * 1024
+"""Of one message of reports, as they are encoded; it must stay below 1 MiB."""
 
 RETRY_SECONDS = 1.0
 """After a publication that did not get through."""
@@ -29,6 +30,13 @@ GATHER_SECONDS = 0.03
 """Messages of reports follow each other no more often while payloads end thick and fast: one signature, one
 transaction and one confirm then serve several. A report that comes alone goes at once."""
 
+REFUSED_RETRY_SECONDS = 5.0
+"""After the broker refused a message. It does so while its gatekeeper is away, too, and a report must not be lost for
+that; its answers are cached for five seconds."""
+
+REFUSED_PATIENCE = 600.0
+"""A message that is refused for so long is refused for good: longer than any restart of a gatekeeper."""
+
 log = structlog.get_logger(__name__)
 
 
@@ -36,6 +44,13 @@ log = structlog.get_logger(__name__)
 class _Posted:
     letter: Letter
     future: Future[Confirm]
+
+
+@dataclass(slots=True)
+class _Refused:
+    letter: Letter
+    retry_at: float
+    give_up_at: float
 
 
 class Post:
@@ -50,11 +65,16 @@ class Post:
         self._reports: list[Report] = []
         self._unsent: deque[Letter] = deque()
         self._posted: deque[_Posted] = deque()
+        self._refused: dict[str, _Refused] = {}
         self._retry_at = 0.0
         self._gather_until = 0.0
 
     def __len__(self) -> int:
-        return len(self._reports) + len(self._unsent) + len(self._posted)
+        return len(self._reports) + len(self._unsent) + len(self._posted) + self._waiting_refused()
+
+    def _waiting_refused(self) -> int:
+        """Refused letters that are not among those on their way again."""
+        return sum(1 for one in self._refused.values() if one.retry_at)
 
     def report(self, report: Report) -> None:
         """Say where an attempt stands; reports that come at about the same time travel together."""
@@ -81,6 +101,7 @@ class Post:
         if self._reports and (not gather or now >= self._gather_until):
             self._gather_until = now + GATHER_SECONDS
             self._pack()
+        self._try_refused(now)
         if not self._unsent or now < self._retry_at:
             return
         letters = list(self._unsent)
@@ -96,7 +117,7 @@ class Post:
         pack: list[Report] = []
         size = 0
         for report in self._reports:
-            weight = sum(len(file.content) for file in report.outputs if file.content is not None)
+            weight = len(msgspec.json.encode(report)) + 1
             if pack and (len(pack) >= MAX_REPORTS or size + weight > MAX_REPORT_BYTES):
                 self.say(ReportJobs(reports=tuple(pack)))
                 pack, size = [], 0
@@ -116,8 +137,24 @@ class Post:
             confirm = posted.future.result()
             if confirm in {Confirm.LOST, Confirm.NACKED}:
                 again.append(posted.letter)
-            elif confirm is not Confirm.ACKED:
-                log.error("pilot.message_not_taken", type=posted.letter.name, confirm=confirm.value)
+            elif confirm is Confirm.ACKED:
+                self._refused.pop(posted.letter.message_id, None)
+            else:
+                self._on_refused(posted.letter, confirm, now)
         if again:
             self._retry_at = now + RETRY_SECONDS
             self._unsent.extendleft(reversed(again))
+
+    def _on_refused(self, letter: Letter, confirm: Confirm, now: float) -> None:
+        known = self._refused.setdefault(letter.message_id, _Refused(letter, 0.0, now + REFUSED_PATIENCE))
+        known.retry_at = now + REFUSED_RETRY_SECONDS
+        log.warning("pilot.message_not_taken", type=letter.name, confirm=confirm.value)
+        if now >= known.give_up_at:
+            log.error("pilot.message_given_up", type=letter.name)
+            del self._refused[letter.message_id]
+
+    def _try_refused(self, now: float) -> None:
+        for refused in self._refused.values():
+            if refused.retry_at and now >= refused.retry_at:
+                refused.retry_at = 0.0  # on its way
+                self._unsent.append(refused.letter)

@@ -61,6 +61,15 @@ echo "job $PILOTAGE_JOB_ID"
 """
 
 
+HURRIED_PILOT = """
+import sys
+from pilot import transfer
+from pilot.__main__ import main
+transfer.RETRY_SECONDS = 2.0
+sys.exit(main())
+"""
+
+
 @dataclass(frozen=True)
 class Execution:
     """What one payload told: times in seconds since the boot, and whether it came to its end."""
@@ -90,33 +99,34 @@ class Stand:
 
     # -- services -----------------------------------------------------------------------------------------------
 
-    def serve(self, *names: str, known_as: str = "") -> str:
-        """Start services in one process, and wait until they serve."""
-        name = known_as or "+".join(names)
-        ready = self.folder / f"{name}.ready"
-        ready.unlink(missing_ok=True)
-        config = str(self.place.layout.server_config)
-        command = [str(LAUNCHER), str(self.control(name)), *names, "--config", config, "--ready-file", str(ready)]
-        self._spawn(name, command)
+    def serve(self, *names: str, known_as: str = "", faults: bool = False) -> str:
+        """Start services in one process, and wait until they serve.
+
+        Args:
+            names: which; ``all`` for all.
+            known_as: the process's name in this test.
+            faults: started so that it can be armed.
+        """
+        name, ready = self._start_services(names, known_as, faults)
         self._await(name, ready)
         return name
 
-    def serve_each(self, names: Sequence[str] = NAMES) -> None:
+    def serve_each(self, names: Sequence[str] = NAMES, *, faults: bool = False) -> None:
         """Start each service in a process of its own."""
         if "gatekeeper" in names:
-            self.serve("gatekeeper")
-        readies = []
-        for name in names:
-            if name != "gatekeeper":
-                ready = self.folder / f"{name}.ready"
-                ready.unlink(missing_ok=True)
-                config = str(self.place.layout.server_config)
-                self._spawn(
-                    name, [str(LAUNCHER), str(self.control(name)), name, "--config", config, "--ready-file", str(ready)]
-                )
-                readies.append((name, ready))
-        for name, ready in readies:
+            self.serve("gatekeeper", faults=faults)
+        started = [self._start_services([name], "", faults) for name in names if name != "gatekeeper"]
+        for name, ready in started:
             self._await(name, ready)
+
+    def _start_services(self, names: Sequence[str], known_as: str, faults: bool) -> tuple[str, Path]:
+        name = known_as or "+".join(names)
+        ready = self.folder / f"{name}.ready"
+        ready.unlink(missing_ok=True)
+        program = [str(LAUNCHER), str(self.control(name))] if faults else ["-m", "compose.serve"]
+        config = str(self.place.layout.server_config)
+        self._spawn(name, [*program, *names, "--config", config, "--ready-file", str(ready)])
+        return name, ready
 
     def control(self, name: str) -> Path:
         """The file that arms a service's fault."""
@@ -135,13 +145,14 @@ class Stand:
 
     # -- pilots -------------------------------------------------------------------------------------------------
 
-    def start_pilot(self, number: int, slots: int = 2, port: int = 0, **settings: object) -> str:
+    def start_pilot(self, number: int, slots: int = 2, port: int = 0, hurry: bool = False, **settings: object) -> str:
         """Start a pilot and wait until it has logged in.
 
         Args:
             number: which one.
             slots: processors that it offers.
             port: where it finds the broker, if a wire lies between.
+            hurry: asks again soon for an answer that it misses.
             settings: of its section ``[pilot]``.
         """
         layout = self.place.layout
@@ -155,7 +166,8 @@ class Stand:
         config.write_text("\n".join(lines) + "\n", "utf-8")
         name, ready = f"pilot-{number}", self.folder / f"pilot-{number}.ready"
         ready.unlink(missing_ok=True)
-        self._spawn(name, ["-m", "compose.pilot", "--config", str(config), "--ready-file", str(ready)])
+        program = ["-c", HURRIED_PILOT] if hurry else ["-m", "compose.pilot"]
+        self._spawn(name, [*program, "--config", str(config), "--ready-file", str(ready)])
         self._await(name, ready)
         return name
 

@@ -27,9 +27,9 @@ pytestmark = [pytest.mark.faults, pytest.mark.timeout(120)]
 @pytest.fixture(scope="module")
 def place(tmp_path_factory, postgres) -> Iterator[Stand]:
     with stand(tmp_path_factory.mktemp("killed"), postgres) as one:
-        one.serve_each()
-        one.start_pilot(1)
-        one.start_pilot(2)
+        one.serve_each(faults=True)
+        one.start_pilot(1, hurry=True)
+        one.start_pilot(2, hurry=True)
         yield one
 
 
@@ -41,7 +41,7 @@ def all_well(place) -> Iterator[None]:
     for name in NAMES:
         if name not in place.processes or place.processes[name].poll() is not None:
             place.processes.pop(name, None)
-            place.serve(name)
+            place.serve(name, faults=True)
 
 
 @pytest.fixture(scope="module")
@@ -65,7 +65,7 @@ def submit_through(place: Stand, user, victim: str, **how) -> list[int]:
     """Submit while a service is to die, bring it back when it is dead, and wait for the jobs."""
     submitting = Meanwhile(lambda: place.submit(client=user, **how))
     place.await_death(victim)
-    place.serve(victim)
+    place.serve(victim, faults=True)
     ids = submitting.result()
     assert isinstance(ids, list)
     place.wait_for(ids)
@@ -117,7 +117,7 @@ def test_the_catalog_dies_with_a_registration(place, user, point):
     place.arm("replica-catalog", point, "replica.register.v1")
     registering = Meanwhile(lambda: user.register_replica(lfn, SE, "file:///nowhere", 5))
     place.await_death("replica-catalog")
-    place.serve("replica-catalog")
+    place.serve("replica-catalog", faults=True)
     answer = registering.result()
     assert isinstance(answer, InputFile)
     assert list(user.replicas([lfn])) == [lfn]
@@ -132,7 +132,7 @@ def test_the_monitor_dies_with_a_question(place, user, point):
     asker = place.client(timeout=3.0 if point == "acknowledged" else 30.0)
     asking = Meanwhile(lambda: asker.job(job))
     place.await_death("job-monitor")
-    place.serve("job-monitor")
+    place.serve("job-monitor", faults=True)
     if point == "acknowledged":  # answers to questions are not kept: whoever misses one asks again
         with pytest.raises(TimedOutError):
             asking.result()
@@ -149,8 +149,8 @@ def test_the_relay_dies_with_letters_of_another_that_died(place, user, point):
     wait_until(lambda: place.count("outbox") > 0, 10, "letters that were not said")
     place.arm("relay", point, "chores")
     place.await_death("relay")
-    place.serve("job-manager")
-    place.serve("relay")
+    place.serve("job-manager", faults=True)
+    place.serve("relay", faults=True)
     ids = submitting.result()
     place.wait_for(ids)
     check(place, ids)
@@ -161,7 +161,7 @@ def test_the_proxy_manager_dies_with_an_order(place, user, point):
     for name in ("pilot-1", "pilot-2"):
         if name in place.processes:
             place.stop(name)
-    place.start_pilot(1)  # it holds no proxy yet
+    place.start_pilot(1, hurry=True)  # it holds no proxy yet
     place.arm("proxy-manager", point, "proxy.wanted.v1")
     ids = submit_through(place, user, "proxy-manager", jobs=3)
     check(place, ids)
