@@ -58,14 +58,17 @@ class Assertion(msgspec.Struct, frozen=True, kw_only=True):
     jti: str
 
 
-def make_assertion(credential: Credential, *, client: str, audience: str, group: str, now: float) -> str:
-    """The password of one login."""
+def make_assertion(
+    credential: Credential, *, client: str, audience: str, group: str, now: float, login: str = ""
+) -> str:
+    """The password of one login; ``login`` is its id, which the welcome names."""
     header = AssertionHeader(
         alg=algorithm_of(credential.key),
         typ=TYPE,
         x5c=tuple(base64.b64encode(der).decode() for der in credential.ders),
     )
-    claims = Assertion(sub=client, aud=audience, grp=group, iat=now, exp=now + ASSERTION_SECONDS, jti=uuid7(now))
+    ends = now + ASSERTION_SECONDS
+    claims = Assertion(sub=client, aud=audience, grp=group, iat=now, exp=ends, jti=login or uuid7(now))
     signing_input = f"{b64url(msgspec.json.encode(header))}.{b64url(msgspec.json.encode(claims))}"
     return f"{signing_input}.{b64url(sign_bytes(credential.key, signing_input.encode()))}"
 

@@ -31,7 +31,7 @@ from .identity import Credential, TrustStore, VomsDir, verify_chain
 from .login import make_assertion
 from .publisher import Letter, request, seal
 from .refusal import RefusalError
-from .signing import KnownChain, Signer, Verified, facts_of, open_envelope, peek
+from .signing import KnownChain, Signer, Verified, facts_of, open_envelope, peek, uuid7
 from .transport import Confirm, Delivery, Endpoint, Login, Outgoing
 
 if TYPE_CHECKING:
@@ -126,8 +126,8 @@ class Session:
         self.client = make_client_id(own.identity, os.urandom(8).hex())
         self.group = group
         self.welcome: Welcome | None = None
-        self._offset = 0.0
-        self._login_started = time.monotonic()
+        self._zero: float | None = None
+        self._pending: tuple[str, float] = ("", steady_now())
         self._chains: dict[str, KnownChain] = {}
         self._services: dict[str, Principal] = {}
         self._kept: deque[Incoming] = deque()
@@ -179,20 +179,18 @@ class Session:
 
     def now(self) -> float:
         """Server time, seconds since the epoch."""
-        return time.time() + self._offset
-
-    def server_time_at(self, monotonic: float) -> float:
-        """Server time at a moment of this process's monotonic clock."""
-        return self.now() - (time.monotonic() - monotonic)
+        return time.time() if self._zero is None else self._zero + steady_now()
 
     def _login(self) -> Login:
-        self._login_started = time.monotonic()
+        login = uuid7()
+        self._pending = (login, steady_now())
         assertion = make_assertion(
             self._credential,
             client=self.client,
             audience=self._settings.broker,
             group=self.group,
-            now=time.time() + self._offset,
+            now=self.now(),
+            login=login,
         )
         return Login(self.client, assertion)
 
@@ -313,7 +311,7 @@ class Session:
                 self._subscription.ack([delivery])  # nothing of ours: an answer that proves nothing is worth nothing
                 continue
             if isinstance(incoming.message, Welcome):
-                self._on_welcome(incoming.message)
+                self._on_welcome(incoming.message, incoming.verified.header.cid)
                 self.ack([incoming])
             else:
                 result.append(incoming)
@@ -358,9 +356,12 @@ class Session:
         facts = facts_of(chain)
         return lambda asked: facts if asked == chain.thumbprint_b64url else None
 
-    def _on_welcome(self, welcome: Welcome) -> None:
-        elapsed = time.monotonic() - self._login_started
-        self._offset = welcome.server_time + elapsed - time.time()
+    def _on_welcome(self, welcome: Welcome, login: str) -> None:
+        pending, started = self._pending
+        if login != pending:
+            return  # of an earlier login that was cut off: its time is older than this one's start
+        # The server read its clock after this login began: so the sum is never behind the server's clock.
+        self._zero = welcome.server_time - started
         self.welcome = welcome
         self.group = welcome.group
         self._signer = Signer(
@@ -369,7 +370,10 @@ class Session:
         chains: dict[str, KnownChain] = {}
         services: dict[str, Principal] = {}
         for info in welcome.services:
-            chain = verify_chain(info.chain, self._trust, None, _utc_now())
+            try:
+                chain = verify_chain(info.chain, self._trust, None, _utc_now())
+            except PermanentError:
+                continue  # this side does not trust it: whatever it says is refused
             if chain.identity == info.dn:
                 chains[chain.thumbprint_b64url] = facts_of(chain)
                 services[info.dn] = Principal(info.dn, service=info.name)
@@ -382,6 +386,12 @@ class Session:
         self._connection.close()
         self._connection = Connection(self._settings.endpoint, self._login, name=self._name)
         self.open()
+
+
+def steady_now() -> float:
+    """Seconds on a clock that nobody sets; where there is one, it goes on while the machine sleeps."""
+    clock = getattr(time, "CLOCK_BOOTTIME", None)
+    return time.monotonic() if clock is None else time.clock_gettime(clock)
 
 
 def _utc_now() -> dt.datetime:

@@ -38,6 +38,10 @@ CLIENT_ID = re.compile(r"^[a-z2-7]{20}\.[0-9a-z]{1,40}$")
 
 CACHED_SESSIONS = 20_000
 
+DENIALS_PER_MINUTE = 60
+"""Denied logins written down; the others are counted in the next minute's first line. Whoever reaches the broker's port
+can cause them, and proves nothing by it."""
+
 CHAIN_SECONDS = 30.0
 """How long the list of services' chains for the welcome may be old."""
 
@@ -88,6 +92,9 @@ class Gatekeeper:
         self._sessions: OrderedDict[str, ClientSession] = OrderedDict()
         self._services: tuple[ServiceInfo, ...] = ()
         self._services_at = float("-inf")
+        self._minute = 0
+        self._denied = 0
+        self._unrecorded = 0
 
     # -- login --------------------------------------------------------------------------------------------------
 
@@ -119,7 +126,7 @@ class Gatekeeper:
             delegated = None if is_pilot else proxies.until(tx, chain.identity, group)
         self._directory.remember(chain.thumbprint_b64url, facts_of(chain))
         self._remember(session)
-        self._welcome(session, principal, delegated)
+        self._welcome(session, principal, delegated, claims.jti[:64])
         if is_pilot:
             self._announce(session)
         return True
@@ -135,7 +142,7 @@ class Gatekeeper:
         groups = self._directory.registry().groups_of(identity)
         return groups[0] if groups else ""
 
-    def _welcome(self, session: ClientSession, principal: Principal, delegated: float | None) -> None:
+    def _welcome(self, session: ClientSession, principal: Principal, delegated: float | None, login: str) -> None:
         queue = reply_queue(session.client)
         self._connection.declare_queue(queue, durable=True, arguments=REPLY_ARGUMENTS)
         self._connection.bind_queue(queue, Door.REPLIES.value, queue)
@@ -150,7 +157,7 @@ class Gatekeeper:
             services=self._known_services(),
             delegated_until=delegated,
         )
-        letter = reply(welcome, session.client)
+        letter = reply(welcome, session.client, login)
         self._connection.publish([seal(letter, self._signer, self._clock(), with_chain=True)])
 
     def _known_services(self) -> tuple[ServiceInfo, ...]:
@@ -220,10 +227,22 @@ class Gatekeeper:
                 self._sessions.popitem(last=False)
 
     def _deny(self, what: str, client: str, reason: str) -> bool:
-        log.warning("gatekeeper.denied", what=what, client=client[:80], reason=reason[:300])
+        now = self._clock()
+        with self._lock:
+            if int(now // 60) != self._minute:
+                self._minute, self._denied, unrecorded = int(now // 60), 0, self._unrecorded
+                self._unrecorded = 0
+            else:
+                unrecorded = 0
+            self._denied += 1
+            if self._denied > DENIALS_PER_MINUTE:
+                self._unrecorded += 1
+                return False
+        log.warning("gatekeeper.denied", what=what, client=client[:80], reason=reason[:300], unrecorded=unrecorded)
+        detail = {"reason": reason[:300]} | ({"unrecorded": unrecorded} if unrecorded else {})
         try:
             with self._store.transaction() as tx:
-                audit.append(tx, self._clock(), f"{what}.denied", client=client[:80], detail={"reason": reason[:300]})
+                audit.append(tx, now, f"{what}.denied", client=client[:80], detail=detail)
         except TemporaryError:
             log.warning("gatekeeper.audit_missed", client=client[:80])
         return False
