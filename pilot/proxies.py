@@ -28,6 +28,7 @@ class Proxies:
         self._requested: OrderedDict[str, list[str]] = OrderedDict()
         self._keys: dict[str, PrivateKey] = {}
         self._wanted: dict[str, tuple[str, str]] = {}
+        self._early: dict[str, ProxyIssued] = {}
         self._held: dict[tuple[str, str], tuple[Credential, float]] = {}
 
     def new_requests(self, count: int) -> tuple[bytes, ...]:
@@ -52,7 +53,11 @@ class Proxies:
         digests = self._requested.get(message_id, [])
         if not 0 <= place < len(digests):
             return False
-        self._wanted[digests[place]] = (owner, group)
+        digest = digests[place]
+        self._wanted[digest] = (owner, group)
+        early = self._early.pop(digest, None)
+        if early is not None:
+            self.issued(early)
         return True
 
     def settle(self, message_id: str) -> None:
@@ -61,6 +66,9 @@ class Proxies:
 
     def issued(self, message: ProxyIssued) -> bool:
         """A proxy came; False if nobody asked for it, or if it is for somebody else."""
+        if message.csr_sha256 in self._keys and message.csr_sha256 not in self._wanted:
+            self._early[message.csr_sha256] = message  # it overtook the match that says whose it is
+            return True
         account = self._wanted.pop(message.csr_sha256, None)
         key = self._keys.pop(message.csr_sha256, None)
         if account != (message.owner, message.group) or key is None or not message.chain:
@@ -86,3 +94,4 @@ class Proxies:
         for digest in digests:
             self._keys.pop(digest, None)
             self._wanted.pop(digest, None)
+            self._early.pop(digest, None)
