@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import statistics
 import subprocess
 import sys
@@ -21,7 +22,7 @@ from tests.benchmarks.stack import Cpu, Memory, Stack
 
 TRUE = 'Executable = "/bin/true";'
 # What the payload itself sees of the clock is the honest moment of its start.
-CLOCK = 'Executable = "/bin/date"; Arguments = "+%s.%N"; StdOutput = "std.out"; OutputSandbox = {"std.out"};'
+CLOCK = 'Executable = "/bin/date"; Arguments = "--rfc-3339=ns"; StdOutput = "std.out"; OutputSandbox = {"std.out"};'
 PATIENCE = 120.0
 WINDOW = 32
 """Single submissions that are on their way at once."""
@@ -212,7 +213,7 @@ def _spans(detail: JobDetail, course: Course) -> dict[str, float]:
 
 def _clock_reading(detail: JobDetail) -> float:
     (output,) = detail.outputs
-    return float(output.content or b"nan")
+    return dt.datetime.fromisoformat((output.content or b"").decode().strip()).timestamp()
 
 
 # -- the command line -------------------------------------------------------------------------------------------

@@ -139,7 +139,7 @@ def _stages(results: Results) -> str:
     legend = "\n".join(f"  {name + ':':9}{what}" for name, what in STAGES)
     return (
         _table(
-            "Time of each stage, ms, median over the jobs of one more run whose payload tells the time",
+            "Time of each stage, ms, median over jobs (one more run, a quarter as long, whose payload tells the time)",
             head,
             lines,
             text=2,
