@@ -141,7 +141,12 @@ class Engine:
         deliveries = self._drain()
         self._consumer.idle = not deliveries
         if deliveries and wanted:
-            self._patiently(lambda: self._work(deliveries), stop)
+            raw = [delivery for delivery in deliveries if delivery.queue in self._consumer.raw_queues]
+            others = [delivery for delivery in deliveries if delivery.queue not in self._consumer.raw_queues]
+            if raw:
+                self._patiently(lambda: self._work_raw(raw), stop)
+            if others:
+                self._patiently(lambda: self._work(others), stop)
             return
         self._give_back(deliveries)
         if (self._confirmed or self._refused) and not self._sent:
@@ -218,12 +223,11 @@ class Engine:
         self._publish(batch.again, recorded=True)
         self._publish(batch.unrecorded, recorded=False)
 
+    def _work_raw(self, raw: Sequence[Delivery]) -> None:
+        self._in_transaction(lambda batch: self._take_raw(batch, raw))
+        self._acknowledge(raw)
+
     def _work(self, deliveries: Sequence[Delivery]) -> None:
-        raw = [delivery for delivery in deliveries if delivery.queue in self._consumer.raw_queues]
-        if raw:
-            self._in_transaction(lambda batch: self._take_raw(batch, raw))
-            self._acknowledge(raw)
-            deliveries = [delivery for delivery in deliveries if delivery.queue not in self._consumer.raw_queues]
         admitted, refused = self._admit(deliveries)
         together = [message for message in admitted if not message.delivery.redelivered]
         alone = [message for message in admitted if message.delivery.redelivered]
@@ -272,9 +276,19 @@ class Engine:
                 return
             break
         if refused:
-            self._transact([], refused)
+            self._refuse(refused)
         for message in messages:
             self._alone(message)
+
+    def _refuse(self, refused: list[tuple[Delivery, RefusalError]]) -> None:
+        """Nobody stops a consumer by sending what cannot even be noted."""
+        try:
+            self._transact([], refused)
+        except TemporaryError:
+            raise
+        except Exception:
+            log.exception("consumer.refusals_not_noted", consumer=self._consumer.name, messages=len(refused))
+            self._acknowledge([delivery for delivery, _ in refused])
 
     def _alone(self, message: Admitted) -> None:
         for _ in range(CONFLICT_TRIES):
@@ -287,11 +301,21 @@ class Engine:
                 reason = str(error)
             except Exception as error:
                 log.exception("consumer.message_failed", consumer=self._consumer.name, key=message.key)
-                self._transact([message], [], verdict=DeadLetter(f"{type(error).__name__}: {error}"))
+                self._bury(message, f"{type(error).__name__}: {error}")
                 return
             else:
                 return
         self._transact([message], [], verdict=Retry(5.0, reason))
+
+    def _bury(self, message: Admitted, reason: str) -> None:
+        try:
+            self._transact([message], [], verdict=DeadLetter(reason))
+        except TemporaryError:
+            raise
+        except Exception:
+            log.exception("consumer.message_not_buried", consumer=self._consumer.name, key=message.key)
+            # The broker's dead-letter exchange takes it, raw.
+            self._subscriptions[message.delivery.queue].reject([message.delivery], requeue=False)
 
     def _transact(
         self,

@@ -22,7 +22,7 @@ from schemas.identity import make_client_id
 from schemas.messages.event import EVENTS
 from schemas.registry import Kind, Message, by_name, encode, type_of
 
-_KEY = ec.generate_private_key(ec.SECP256R1())  # one for all: making it costs more than using it
+KEY = ec.generate_private_key(ec.SECP256R1())  # one for all: making it costs more than using it
 
 
 @dataclass(frozen=True)
@@ -86,10 +86,10 @@ def admitted(
     row = type_of(message)
     payload = encode(message)
     group = "" if sender.service else sender.group
-    signer = Signer(_KEY, "thumbprint", sender.identity, sender.cli, group)
+    signer = Signer(KEY, "thumbprint", sender.identity, sender.cli, group)
     audience = EVENTS if row.kind is Kind.EVENT else row.audience
     jws = signer.sign(row, payload, audience=audience, now=now, message_id=uuid7(now))
-    facts = ChainFacts(sender.identity, sender.limited, now - 3600, now + 3600, _KEY.public_key())
+    facts = ChainFacts(sender.identity, sender.limited, now - 3600, now + 3600, KEY.public_key())
     verified = open_envelope(jws, payload, resolve=lambda _: facts, audiences={audience}, now=now, user_id=sender.cli)
     return Admitted(
         verified, sender.principal, delivery(payload, jws, queue, sender.cli, redelivered=redelivered),
