@@ -109,7 +109,7 @@ def _reach_the_broker(consumer: engine.Engine) -> None:
 
 def hurry() -> None:
     """Shorter patience, so that fifty deaths take minutes; the proportions stay."""
-    relay.PATIENCE = 2.0
+    relay.PATIENCE, relay.AGAIN = 2.0, 3.0
     matcher.LEAD_SECONDS, matcher.RENEW_SECONDS = 2.0, 0.4
 
 

@@ -102,7 +102,7 @@ def test_job_state_is_down_while_short_payloads_end(place):
 
 def test_job_state_is_down_for_longer_than_the_lease_of_long_payloads(place):
     """No lease is renewed, so the pilots stop their payloads in time; the jobs run again, once."""
-    ids = place.submit(4, tenths=60, lease=3)
+    ids = place.submit(4, tenths=45, lease=3)
     for job in ids:
         place.wait_started(job, 1)
     place.kill("job-state")
