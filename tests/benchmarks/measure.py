@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import datetime as dt
+import shutil
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -103,6 +105,19 @@ class Course:
     def on_change(self, change: JobChange) -> None:
         if change.status is JobStatus.DONE:
             self.seen.setdefault(change.job, time.time())
+
+
+def bare_rate(count: int) -> float:
+    """Such payloads per second without any queue or pilot, one after the other: what this machine gives just now."""
+    with tempfile.TemporaryDirectory(prefix="pilotage-bench-") as folder:
+        begun = time.perf_counter()
+        for number in range(count):
+            directory = Path(folder) / str(number)
+            directory.mkdir()
+            with (directory / "std.out").open("wb") as out, (directory / "std.err").open("wb") as err:
+                subprocess.run(["/bin/true"], cwd=directory, stdout=out, stderr=err, check=True)
+            shutil.rmtree(directory)
+        return count / (time.perf_counter() - begun)
 
 
 def warm_up(client: Client) -> None:
