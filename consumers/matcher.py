@@ -106,6 +106,7 @@ class Matcher(Consumer):
             self._next_reconcile = batch.now + RECONCILE_SECONDS
         elif batch.now >= self._next_reconcile:
             self._matching.reconcile(batch)
+            self._matching.serve_all(batch)
             self._next_reconcile = batch.now + RECONCILE_SECONDS
 
     def on_rollback(self) -> None:

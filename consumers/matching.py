@@ -125,6 +125,10 @@ class Matching:
         for row in parked.load(batch.tx):
             request = msgspec.json.decode(row.request, type=RequestMatch)
             self._keep(Asked(row.client, row.identity, request, row.cid, row.since, row.deadline))
+        self.serve_all(batch)
+
+    def serve_all(self, batch: Batch) -> None:
+        """Answer whatever parked request can be answered: at a takeover, and where a hint was lost."""
         self.serve(batch, [], set(self._index))
 
     def reconcile(self, batch: Batch) -> None:
@@ -292,6 +296,8 @@ class Matching:
                 else:
                     unpark.append(one.key)
                     self._say_why_not(batch, one)
+            else:
+                one.csr_of = {}  # all that was chosen for it was gone: its certificate requests are unused
         if changed:
             publish_changes(batch, changed)
         # A request that was answered at once replaces an older parked one of its slot, too.

@@ -1,0 +1,253 @@
+"""The matcher's shell on both databases: claims, parked requests, proxies, hints, takeovers."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from broker.publisher import reply
+from consumers.batch import Batch
+from consumers.directory import Directory
+from consumers.domain.requirements import Requirements
+from consumers.matcher import LEAD_SECONDS, RECONCILE_SECONDS, Matcher
+from consumers.settings import LeaseSettings
+from consumers.store import Store, jobs, parked, queues, registry
+from consumers.store.errors import NotLeader
+from schemas.job import JobStatus
+from schemas.messages.event import ProxyWanted, WorkWaiting
+from schemas.messages.pilot import HeldProxy, Offer, RequestMatch
+from schemas.messages.service import MatchResponse
+from tests.support.jobs import job_of, put_job
+from tests.support.messages import Heard, Sender, admitted, chores, pilot, service, tell, user
+
+pytestmark = pytest.mark.integration
+
+ADA, BOB = user("ada"), user("bob")
+P1, P2 = pilot("1"), pilot("2")
+HINT = service("job-manager")
+NOW = time.time()
+
+Put = Callable[..., int]
+
+
+def request(jobs: int = 1, *, slot: str = "main", wait: float = 60.0, csrs: int = 1, site: str = "S1",
+            holds: tuple[HeldProxy, ...] = ()) -> RequestMatch:  # fmt: skip
+    offer = Offer(site=site, cpu_seconds=1e9, wall_seconds=1e9, processors=8, memory_mb=1e6, disk_mb=1e6)
+    names = tuple(b"csr %d" % number for number in range(csrs))
+    return RequestMatch(slot=slot, offer=offer, jobs=jobs, wait_seconds=wait, csrs=names, holds=holds)
+
+
+@pytest.fixture
+def put(store: Store) -> Put:
+    """Waiting jobs of one owner; returns their queue."""
+
+    def make(*ids: int, owner: Sender = ADA, sites: tuple[str, ...] = ()) -> int:
+        wanted = Requirements(sites=sites)
+        with store.transaction() as tx:
+            class_id = queues.class_ids(tx, {wanted.digest(): wanted.to_json()})[wanted.digest()]
+            key = (class_id, owner.identity, owner.group)
+            queue = queues.queue_ids(tx, [key])[key]
+        for job in ids:
+            put_job(store, job, owner, class_id=class_id, queue_id=queue, submitted=float(job))
+        return queue
+
+    return make
+
+
+@pytest.fixture
+def matcher(store: Store, directory: Directory) -> Iterator[Matcher]:
+    made = Matcher(LeaseSettings(), directory, "here")
+    chores(store, made, NOW)
+    return made
+
+
+def ask(store: Store, matcher: Matcher, *asked: tuple[RequestMatch, Sender], now: float = NOW) -> Heard:
+    return tell(store, matcher, [admitted(message, sender) for message, sender in asked], now)
+
+
+def hint(store: Store, matcher: Matcher, queue: int, now: float = NOW) -> Heard:
+    return tell(store, matcher, [admitted(WorkWaiting(queues=(queue,)), HINT)], now)
+
+
+def given(heard: Heard, sender: Sender) -> list[int]:
+    return [one.job for answer in heard.to(sender) if isinstance(answer, MatchResponse) for one in answer.matches]
+
+
+def waiting(store: Store) -> set[tuple[str, str]]:
+    with store.reading() as tx:
+        return {(row.client, row.slot) for row in parked.load(tx)}
+
+
+def test_a_claim_is_a_lease_an_answer_and_an_order_for_a_proxy(store: Store, put: Put, matcher: Matcher) -> None:
+    hint(store, matcher, put(1))
+    heard = ask(store, matcher, (request(), P1))
+    [response] = heard.to(P1)
+    assert isinstance(response, MatchResponse)
+    [match] = response.matches
+    row = job_of(store, 1)
+    assert (row.status, row.pilot, row.attempt, row.site) == (JobStatus.MATCHED, P1.cli, 1, "S1")
+    assert (match.owner, match.csr, match.lease_until) == (ADA.identity, 0, pytest.approx(NOW + 20))
+    [wanted] = [one for one in heard.said if isinstance(one, ProxyWanted)]
+    assert (wanted.client, wanted.owner, wanted.job, wanted.csr) == (P1.cli, ADA.identity, 1, b"csr 0")
+
+
+def test_requests_of_one_batch_never_get_the_same_job(store: Store, put: Put, matcher: Matcher) -> None:
+    hint(store, matcher, put(*range(1, 11)))
+    pilots = [pilot(str(number)) for number in range(6)]
+    heard = ask(store, matcher, *((request(2), one) for one in pilots))
+    jobs_given = [job for one in pilots for job in given(heard, one)]
+    assert sorted(jobs_given) == list(range(1, 11))
+    assert len(waiting(store)) == 1
+
+
+def test_a_parked_request_is_answered_once_when_work_comes(store: Store, put: Put, matcher: Matcher) -> None:
+    assert ask(store, matcher, (request(), P1)).said == []
+    assert waiting(store) == {(P1.cli, "main")}
+    queue = put(1, 2)
+    heard = hint(store, matcher, queue)
+    assert len(given(heard, P1)) == 1
+    assert waiting(store) == set()
+    assert given(hint(store, matcher, queue), P1) == []
+
+
+def test_the_newest_request_of_a_slot_replaces_the_older(store: Store, put: Put, matcher: Matcher) -> None:
+    ask(store, matcher, (request(1), P1))
+    ask(store, matcher, (request(1), P1), (request(3), P1))
+    ask(store, matcher, (request(1, slot="other"), P1))
+    heard = hint(store, matcher, put(*range(1, 11)))
+    assert sorted(len(one.matches) for one in heard.to(P1) if isinstance(one, MatchResponse)) == [1, 3]
+
+
+def test_a_request_that_is_answered_at_once_removes_the_parked_one(store: Store, put: Put, matcher: Matcher) -> None:
+    ask(store, matcher, (request(), P1))
+    put(1, 2)
+    chores(store, matcher, NOW + RECONCILE_SECONDS + 2)
+    ask(store, matcher, (request(), P1), now=NOW + RECONCILE_SECONDS + 2)
+    assert waiting(store) == set()
+
+
+def test_the_deadline_is_answered_with_reasons(store: Store, put: Put, matcher: Matcher) -> None:
+    hint(store, matcher, put(1, sites=("S2",)))
+    ask(store, matcher, (request(wait=10), P1))
+    due = matcher.due_in(NOW)
+    assert due is not None
+    assert due <= 10
+    assert chores(store, matcher, NOW + 9).to(P1) == []
+    [response] = chores(store, matcher, NOW + 10.1).to(P1)
+    assert isinstance(response, MatchResponse)
+    assert response.matches == ()
+    assert response.reasons
+    assert waiting(store) == set()
+    assert chores(store, matcher, NOW + 12).to(P1) == []
+
+
+def test_a_request_that_does_not_wait_is_answered_at_once(store: Store, matcher: Matcher) -> None:
+    [response] = ask(store, matcher, (request(wait=0), P1)).to(P1)
+    assert isinstance(response, MatchResponse)
+    assert response.matches == ()
+
+
+def test_one_certificate_request_serves_one_owner(store: Store, put: Put, matcher: Matcher) -> None:
+    hint(store, matcher, put(1, 3))
+    hint(store, matcher, put(2, 4, owner=BOB))
+    heard = ask(store, matcher, (request(4, csrs=1), P1))
+    owners = {job_of(store, job).owner for job in given(heard, P1)}
+    assert len(owners) == 1
+    assert len(given(heard, P1)) == 2
+    assert len([one for one in heard.said if isinstance(one, ProxyWanted)]) == 1
+    heard = ask(store, matcher, (request(4, csrs=2), P2))
+    assert len(given(heard, P2)) == 2
+    assert {job_of(store, job).status for job in (1, 2, 3, 4)} == {JobStatus.MATCHED}
+
+
+def test_a_held_proxy_needs_no_certificate_request(store: Store, put: Put, matcher: Matcher) -> None:
+    hint(store, matcher, put(1))
+    held = HeldProxy(owner=ADA.identity, group=ADA.group, not_after=NOW + 3600)
+    heard = ask(store, matcher, (request(csrs=0, holds=(held,)), P1))
+    [response] = heard.to(P1)
+    assert isinstance(response, MatchResponse)
+    assert response.matches[0].csr == -1
+    assert not [one for one in heard.said if isinstance(one, ProxyWanted)]
+
+
+def test_a_held_proxy_that_ends_soon_does_not_do(store: Store, put: Put, matcher: Matcher) -> None:
+    hint(store, matcher, put(1))
+    held = HeldProxy(owner=ADA.identity, group=ADA.group, not_after=NOW + 60)
+    assert given(ask(store, matcher, (request(csrs=0, holds=(held,)), P1)), P1) == []
+
+
+def test_jobs_killed_meanwhile_are_skipped(store: Store, put: Put, matcher: Matcher) -> None:
+    hint(store, matcher, put(1, 2, 3, 4))
+    assert given(ask(store, matcher, (request(), P1)), P1) == [1]  # the others are in a page now
+    with store.transaction() as tx:
+        jobs.update_many(tx, {2: {"status": JobStatus.KILLED}, 3: {"status": JobStatus.KILLED}})
+    assert given(ask(store, matcher, (request(), P2)), P2) == [4]
+    assert {job_of(store, job).attempt for job in (2, 3)} == {0}
+
+
+def test_a_parked_request_whose_jobs_were_gone_keeps_its_certificate_requests(store: Store, matcher: Matcher) -> None:
+    ask(store, matcher, (request(csrs=1), P1))
+    matching = matcher._matching
+    assert matching is not None
+    [one] = matching._waiting.values()
+    one.csr_of = {(ADA.identity, ADA.group): 0}  # chosen, and not claimed: another transaction was faster
+    with store.transaction() as tx:
+        matching._answer(Batch(tx, NOW), [one], known=())
+    assert matching._proxy_place(one, BOB.identity, BOB.group, NOW) == 0
+
+
+def test_a_new_leader_loads_what_was_parked(store: Store, put: Put, matcher: Matcher, directory: Directory) -> None:
+    ask(store, matcher, (request(wait=600), P1))
+    put(1)
+    other = Matcher(LeaseSettings(), directory, "there")
+    chores(store, other, NOW + 1)
+    assert not other.wants_queues()
+    with pytest.raises(NotLeader):
+        hint(store, other, 1, NOW + 1)
+    heard = chores(store, other, NOW + LEAD_SECONDS + 1)
+    assert other.wants_queues()
+    assert given(heard, P1) == [1]
+    with pytest.raises(NotLeader):  # the old one was paused and does no harm
+        ask(store, matcher, (request(), P2), now=NOW + LEAD_SECONDS + 1)
+    chores(store, matcher, NOW + LEAD_SECONDS + 1)
+    assert not matcher.wants_queues()
+
+
+def test_reconciling_repairs_lost_hints(store: Store, put: Put, matcher: Matcher) -> None:
+    ask(store, matcher, (request(wait=600), P1))
+    put(1)  # no hint came
+    assert given(chores(store, matcher, NOW + 2), P1) == []
+    assert given(chores(store, matcher, NOW + RECONCILE_SECONDS + 1), P1) == [1]
+
+
+def test_banned_sites_get_nothing(store: Store, put: Put, matcher: Matcher) -> None:
+    with store.transaction() as tx:
+        registry.set_site(tx, "S1", usable=False, reason="downtime")
+    matcher._directory._loaded = float("-inf")
+    chores(store, matcher, NOW + RECONCILE_SECONDS + 1)
+    now = NOW + RECONCILE_SECONDS + 1
+    hint(store, matcher, put(1), now)
+    assert given(ask(store, matcher, (request(), P1), now=now), P1) == []
+    assert given(ask(store, matcher, (request(site="S2"), P2), now=now), P2) == [1]
+
+
+def test_a_match_that_came_back_is_given_to_another_uncharged(store: Store, put: Put, matcher: Matcher) -> None:
+    hint(store, matcher, put(1))
+    [response] = ask(store, matcher, (request(), P1)).to(P1)
+    ask(store, matcher, (request(wait=600), P2))
+    matcher.on_returned(reply(response, P1.cli))
+    assert matcher.due_in(NOW) == 0.0
+    heard = chores(store, matcher, NOW + 0.5)
+    assert given(heard, P2) == [1]
+    row = job_of(store, 1)
+    assert (row.status, row.pilot, row.infra_failures) == (JobStatus.MATCHED, P2.cli, 0)
+
+
+def test_after_a_rollback_the_index_is_made_anew(store: Store, put: Put, matcher: Matcher) -> None:
+    put(1)
+    matcher.on_rollback()
+    assert not matcher.wants_queues()
+    chores(store, matcher, NOW + 0.1)
+    assert given(ask(store, matcher, (request(), P1)), P1) == [1]
