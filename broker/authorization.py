@@ -105,9 +105,9 @@ _ON_BEHALF = "relay"
 TABLE: Mapping[str, Rule] = {
     # users
     "job.submit.v1": _user(_P.NORMAL_USER, _P.JOB_ADMINISTRATOR, full_proxy=True),
-    "job.kill.v1": Rule(_USERS, _ACT),
-    "job.delete.v1": Rule(_USERS, _ACT),
-    "job.reschedule.v1": Rule(_USERS, _ACT),
+    "job.kill.v1": Rule(_USERS, _ACT, full_proxy=True),
+    "job.delete.v1": Rule(_USERS, _ACT, full_proxy=True),
+    "job.reschedule.v1": Rule(_USERS, _ACT, full_proxy=True),
     "job.query.v1": Rule(_USERS, _SEE),
     "job.inspect.v1": Rule(_USERS, _SEE),
     "job.follow.v1": Rule(_USERS, _SEE),

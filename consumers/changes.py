@@ -196,9 +196,11 @@ class Changes:
         inline = [Whole(pilot, file.sha256, file.content) for pilot, file in files if file.content is not None]
         sandboxes.put_whole(tx, inline, now, now + SANDBOX_SECONDS)
         there = sandboxes.may_refer_many(tx, [(pilot, file.sha256) for pilot, file in files])
+        # What was uploaded tells the sizes, not the pilot: readers of the sandbox reckon with them.
+        blobs = sandboxes.describe(tx, {sha256 for _, sha256 in there})
         for row, effect in self._outputs:
             rows.extend(
-                OutputRow(row.id, effect.attempt, file.name, file.sha256, file.size, file.mode)
+                OutputRow(row.id, effect.attempt, file.name, file.sha256, blobs[file.sha256].size, file.mode)
                 for file in effect.outputs
                 if (row.pilot, file.sha256) in there
             )

@@ -8,17 +8,17 @@ import msgspec
 from msgspec import Meta
 
 from ..registry import DAY, HOUR, MINUTE, Kind, Message, register
-from .common import Text
+from .common import Count, Text
 
-LetterIds = Annotated[tuple[int, ...], Meta(min_length=1, max_length=1000)]
+LetterIds = Annotated[tuple[Count, ...], Meta(min_length=1, max_length=1000)]
 
 
 @register("dead.query.v1", Kind.QUERY, "dead-letters", lifetime=5 * MINUTE)
 class QueryDead(Message, frozen=True, kw_only=True):
     """Which messages could not be handled? Answer: ``dead.listing.v1``; with one id and ``body``, whole."""
 
-    ids: Annotated[tuple[int, ...], Meta(max_length=1000)] = ()
-    before: int = 0
+    ids: Annotated[tuple[Count, ...], Meta(max_length=1000)] = ()
+    before: Count = 0
     limit: Annotated[int, Meta(ge=1, le=1000)] = 100
     body: bool = False
     all: bool = False

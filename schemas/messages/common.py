@@ -30,6 +30,9 @@ Adler32 = Annotated[str, Meta(pattern="^([0-9a-f]{8})?$", max_length=8)]
 """Checksum in hex; empty if unknown."""
 JobId = Annotated[int, Meta(ge=1, le=2**53)]
 """Job ids stay exact in every JSON reader (2**53)."""
+Count = Annotated[int, Meta(ge=0, le=2**53)]
+"""A number that a database keeps: an unbounded one would be refused there, and the message with it."""
+ExitCode = Annotated[int, Meta(ge=-(2**31), lt=2**32)]
 Attempt = Annotated[int, Meta(ge=1, le=10_000)]
 Text = Annotated[str, Meta(max_length=4096)]
 """Free text for people: reasons, minor states."""
@@ -82,7 +85,7 @@ class Usage(Value, frozen=True, kw_only=True):
     wall_seconds: float = 0.0
     memory_mb: float = 0.0
     disk_mb: float = 0.0
-    processors: int = 1
+    processors: Count = 1
 
 
 class Replica(Value, frozen=True, kw_only=True):
@@ -96,6 +99,6 @@ class InputFile(Value, frozen=True, kw_only=True):
     """Input data of a job, resolved through the replica catalog."""
 
     lfn: Name
-    size: Annotated[int, Meta(ge=0)]
+    size: Count
     adler32: Adler32 = ""
     replicas: tuple[Replica, ...]

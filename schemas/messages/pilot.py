@@ -8,7 +8,7 @@ from msgspec import Meta
 
 from ..job import JobStatus
 from ..registry import DAY, HOUR, MINUTE, Kind, Message, register
-from .common import Attempt, Epoch, JobId, JobRef, Name, SandboxFile, Text, Usage, Value
+from .common import Attempt, Count, Epoch, ExitCode, JobId, JobRef, Name, SandboxFile, Text, Usage, Value
 
 MAX_JOBS_PER_REQUEST = 64
 """Jobs that one request may ask for; bounds a match response to below 6 MiB even with full inline sandboxes."""
@@ -108,13 +108,13 @@ class Report(Value, frozen=True, kw_only=True):
 
     job: JobId
     attempt: Attempt
-    sequence: Annotated[int, Meta(ge=1)]
+    sequence: Annotated[int, Meta(ge=1, le=2**53)]
     status: JobStatus
     steps: Annotated[tuple[Step, ...], Meta(max_length=64)] = ()
     reason: Text = ""
     infrastructure: bool = False
-    exit_code: int | None = None
-    signal: int | None = None
+    exit_code: ExitCode | None = None
+    signal: ExitCode | None = None
     usage: Usage = Usage()
     outputs: Annotated[tuple[SandboxFile, ...], Meta(max_length=1000)] = ()
 
@@ -143,7 +143,7 @@ class Heartbeat(Message, frozen=True, kw_only=True):
     load: float = 0.0
     memory_mb: float = 0.0
     disk_mb: float = 0.0
-    processors: int = 0
+    processors: Count = 0
 
 
 @register("pilot.goodbye.v1", Kind.COMMAND, "job-state", lifetime=DAY)

@@ -15,6 +15,7 @@ from .common import (
     MAX_SANDBOX_BYTES,
     MAX_SANDBOX_FILES,
     Adler32,
+    Count,
     JobId,
     Name,
     SandboxFile,
@@ -82,7 +83,7 @@ class QueryJobs(Message, frozen=True, kw_only=True):
     status: Annotated[tuple[JobStatus, ...], Meta(max_length=20)] = ()
     site: Annotated[str, Meta(max_length=256)] = ""
     job_group: Annotated[str, Meta(max_length=256)] = ""
-    before: int = 0
+    before: Count = 0
     limit: Annotated[int, Meta(ge=1, le=1000)] = 100
 
 
@@ -155,7 +156,7 @@ class RegisterReplica(Message, frozen=True, kw_only=True):
     lfn: Name
     se: Name
     pfn: Name
-    size: Annotated[int, Meta(ge=0)]
+    size: Count
     adler32: Adler32 = ""
 
 

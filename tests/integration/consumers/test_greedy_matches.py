@@ -9,17 +9,20 @@ import pytest
 
 from consumers import matching
 from consumers.job_manager import JobManager
+from consumers.job_state import JobState
 from consumers.matcher import Matcher
 from consumers.sandbox_store import SandboxStore
 from consumers.settings import LeaseSettings
-from consumers.store import parked, proxies
+from consumers.store import parked, proxies, sandboxes
 from consumers.store.proxies import Proxy
+from schemas.errors import InvalidInputError
 from schemas.job import JobStatus
 from schemas.messages.common import SandboxFile
-from schemas.messages.pilot import Offer, RequestMatch
+from schemas.messages.pilot import Offer, Report, ReportJobs, RequestMatch
 from schemas.messages.service import JobsSubmitted, MatchResponse, Refused
 from schemas.messages.user import PutSandbox, SubmitJobs
-from tests.support.jobs import job_of
+from schemas.registry import by_name
+from tests.support.jobs import job_of, put_job
 from tests.support.messages import admitted, chores, pilot, tell, user
 
 pytestmark = pytest.mark.integration
@@ -89,3 +92,20 @@ def test_a_pilot_parks_a_bounded_number_of_requests(store, matcher):
         tell(store, matcher, [admitted(request(slot="s0"), pilot())])
     with store.reading() as tx:
         assert "s0" in {row.slot for row in parked.load(tx)}
+
+
+def test_an_outputs_size_is_what_came_and_not_what_the_pilot_says(store):
+    data = b"x" * 60_000
+    lie = SandboxFile(name="out", sha256=hashlib.sha256(data).hexdigest(), size=0, content=data)
+    put_job(store, 1, status=JobStatus.RUNNING, attempt=1, pilot=pilot().cli, lease_until=time.time() + 60)
+    report = Report(job=1, attempt=1, sequence=1, status=JobStatus.DONE, outputs=(lie,))
+    tell(store, JobState(LeaseSettings(), lambda: True, "here"), [admitted(ReportJobs(reports=(report,)), pilot())])
+    with store.reading() as tx:
+        assert [row.size for row in sandboxes.outputs_of(tx, 1)] == [60_000]
+
+
+@pytest.mark.parametrize("number", [2**63, 10**40, -1])
+def test_a_number_that_no_database_keeps_is_refused_at_the_door(number):
+    body = b'{"before":%d}' % number
+    with pytest.raises(InvalidInputError):
+        by_name("job.query.v1").decode(body)

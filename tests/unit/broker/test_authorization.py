@@ -75,8 +75,10 @@ def test_a_pilot_is_no_user_and_a_user_no_pilot():
     assert why_not(user, "job.report.v1")
 
 
-def test_limited_proxies_submit_and_delegate_nothing():
-    for name in ("job.submit.v1", "delegation.request.v1", "delegation.put.v1", "dead.replay.v1"):
+def test_limited_proxies_submit_delegate_and_command_nothing():
+    """They lie on worker nodes: whoever takes one there must not rule over its owner's jobs everywhere."""
+    commands = ("job.kill.v1", "job.delete.v1", "job.reschedule.v1")
+    for name in ("job.submit.v1", "delegation.request.v1", "delegation.put.v1", "dead.replay.v1", *commands):
         assert why_not(member(*Property), name) is None
         assert "limited" in str(why_not(member(*Property, limited=True), name))
 
