@@ -12,7 +12,7 @@ import pytest
 from broker.errors import BackpressureError
 from broker.session import Session
 from broker.transport import Confirm
-from pilot.post import MAX_REPORTS, Post
+from pilot.post import GATHER_SECONDS, MAX_REPORTS, Post
 from schemas.job import JobStatus
 from schemas.messages.common import MAX_INLINE_BYTES, SandboxFile
 from schemas.messages.pilot import Goodbye, Heartbeat, Report, ReportJobs, Step
@@ -141,6 +141,6 @@ def test_gathered_reports_wait_a_moment_and_lonely_ones_do_not(desk: Desk, post:
     post.report(report(2))
     post.flush(10.01, gather=True)
     assert said(desk) == []
-    assert 0 < post.due_in(10.01) < 0.1
-    post.flush(10.05, gather=True)
+    assert 0 < post.due_in(10.01) < GATHER_SECONDS
+    post.flush(10.0 + GATHER_SECONDS, gather=True)
     assert said(desk) == [2]
