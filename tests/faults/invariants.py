@@ -53,7 +53,7 @@ def nothing_left(place: Stand, timeout: float = 30.0) -> None:
 
 def no_letter_died(place: Stand) -> None:
     """Nothing honest was given up."""
-    assert place.count("dead_letters") == 0
+    assert place.count("dead_letters", "state = 'dead'") == 0
 
 
 def _one_after_the_other(place: Stand, job: int) -> None:

@@ -6,15 +6,19 @@ waits for its death, starts it again, and holds everything to the invariants.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 
 import pytest
 
 from compose.local.configs import STORAGE_ELEMENT as SE
 from compose.services import NAMES
+from consumers.store import dead, jobs
 from producers.errors import TimedOutError
+from schemas.envelope import JWS_HEADER
 from schemas.job import JobStatus
 from schemas.messages.common import InputFile
+from schemas.messages.user import SubmitJobs
 from tests.support.wait import wait_until
 
 from .harness import Meanwhile, Stand, stand
@@ -141,6 +145,42 @@ def test_the_monitor_dies_with_a_question(place, user, point):
         assert asker.job(job).summary.status is JobStatus.DONE
     else:
         assert asking.result().summary.status is JobStatus.DONE  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("point", POINTS)
+def test_the_keeper_of_dead_letters_dies_with_a_replay(place, user, point):
+    """A genuine submission that died comes back on the operator's word: once, whatever happens to who brings it."""
+    place.wait_for(place.submit(client=user))  # his proxy is there
+    before = place.count("submissions")
+    with place.place.session(place.place.user()) as session:
+        sealed = session.seal(session.letter(SubmitJobs(descriptions=('[Executable = "/bin/true"; CPUTime = 600;]',))))
+        died = dead.NewLetter(
+            time=time.time(),
+            queue="submissions",
+            typ="job.submit.v1",
+            issuer=session.identity,
+            client=session.client,
+            reason="a test",
+            body=sealed.body,
+            jws=sealed.headers[JWS_HEADER],
+            user_id=session.client,
+        )
+        with place.store.transaction() as tx:
+            dead.add(tx, [died])
+    [letter] = [one for one in user.dead_letters().letters if one.reason == "a test"]
+    place.arm("dead-letters", point, "dead.replay.v1")
+    replaying = Meanwhile(lambda: user.replay([letter.id]))
+    place.await_death("dead-letters")
+    place.serve("dead-letters", faults=True)
+    replaying.result()
+    wait_until(lambda: place.count("submissions") == before + 1, 20, "the submission")
+    with place.store.reading() as tx:
+        ids = [row.id for row in jobs.query(tx, jobs.JobFilter(limit=1))[0]]
+    place.wait_for(ids)
+    assert place.statuses(ids) == dict.fromkeys(ids, JobStatus.DONE)
+    assert len(place.attempts(ids[0])) == 1
+    assert place.count("submissions") == before + 1
+    no_letter_died(place)
 
 
 @pytest.mark.parametrize("point", ["uncommitted", "acknowledged", "published"])
