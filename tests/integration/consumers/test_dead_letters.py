@@ -117,7 +117,7 @@ def test_a_replayed_letter_is_admitted_once_more_and_once_only(
 
 def on_the_wire(letter: object, queue: str) -> Delivery:
     """A letter as the relay publishes it."""
-    signer = Signer(support._KEY, "thumbprint", service("relay").identity, "relay")
+    signer = Signer(support.KEY, "thumbprint", service("relay").identity, "relay")
     sealed = seal(letter, signer, time.time())  # type: ignore[arg-type]  # a letter
     return Delivery(
         queue=queue, exchange="", routing_key=queue, body=sealed.body, headers=sealed.headers, redelivered=False,
@@ -140,7 +140,7 @@ def gate_for(store: Store) -> Gate:
         def __call__(self, thumbprint: str) -> ChainFacts:
             self.turn += 1
             identity = service("relay").identity if self.turn % 2 else ADA.identity
-            return ChainFacts(identity, False, 0.0, 1e12, support._KEY.public_key())
+            return ChainFacts(identity, False, 0.0, 1e12, support.KEY.public_key())
 
     return Gate({"job-manager"}, Chains(), People())  # type: ignore[arg-type]  # a small registry
 
