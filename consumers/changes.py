@@ -42,6 +42,9 @@ from .store.sandboxes import OutputRow, Whole
 EVENT_CHANGES = 500
 """Changes in one event: 250 bytes each, so that an event stays near 100 kB."""
 
+EVENT_BYTES = 1 << 20
+"""Of one event: texts of pilots may be long, and an event above its type's bound (4 MiB) is read by nobody."""
+
 SANDBOX_SECONDS = 30 * 86_400.0
 """How long a sandbox file is kept that nothing refers to."""
 
@@ -245,8 +248,17 @@ def usage_columns(usage: Usage) -> dict[str, object]:
 
 def publish_changes(batch: Batch, changes: list[JobChange]) -> None:
     """Say what changed, in events of bounded size."""
-    for start in range(0, len(changes), EVENT_CHANGES):
-        batch.publish(JobsChanged(changes=tuple(changes[start : start + EVENT_CHANGES])))
+    some: list[JobChange] = []
+    size = 0
+    for change in changes:
+        weight = len(msgspec.json.encode(change)) + 1
+        if some and (len(some) >= EVENT_CHANGES or size + weight > EVENT_BYTES):
+            batch.publish(JobsChanged(changes=tuple(some)))
+            some, size = [], 0
+        some.append(change)
+        size += weight
+    if some:
+        batch.publish(JobsChanged(changes=tuple(some)))
 
 
 def _difference(before: JobRow, after: JobRow) -> Mapping[str, object]:
