@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
@@ -58,6 +59,8 @@ class _Reader:
 
     def _leases(self) -> LeaseSettings:
         section = self._values.get("leases", {})
+        if not isinstance(section, dict):
+            raise ConfigurationError(f"{self._path}: [leases] must be a table")
         known = set(LeaseSettings.__dataclass_fields__)
         unknown = set(section) - known
         if unknown:
@@ -85,7 +88,8 @@ class _Reader:
 
     def _real(self, section: str, key: str) -> float:
         value = self._get(section, key)
-        if not isinstance(value, int | float) or isinstance(value, bool) or value <= 0:
+        number = isinstance(value, int | float) and not isinstance(value, bool)
+        if not number or not math.isfinite(value) or value <= 0:
             raise self._wrong(section, key, "a positive number of seconds")
         return float(value)
 
