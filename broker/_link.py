@@ -103,6 +103,12 @@ class Link:
         elif not (connection.is_closing or connection.is_closed):
             connection.close()
 
+    def login_again(self) -> None:
+        """Closes the connection in good order; the next one comes with a fresh login, as after any loss."""
+        connection = self.connection
+        if connection is not None and self._closing is None:
+            connection.close()
+
     def abandon(self) -> None:
         """Drops the connection without a word: the peer does not listen, or our own state is in doubt."""
         connection, self._connection = self._connection, None

@@ -266,6 +266,10 @@ class Connection:
         """Deletes a queue with what is in it; one that does not exist is no error."""
         self._control.ask(lambda channel, done: channel.queue_delete(queue, callback=done), timeout)
 
+    def login_again(self) -> None:
+        """Connects anew with a fresh login, without waiting; for everybody else it is a short loss."""
+        self._loop.post(self._link.login_again)
+
     def close(self, timeout: float = 5.0) -> None:
         """Sends pending acknowledgements, waits for open confirms, says goodbye and ends the thread.
 

@@ -41,6 +41,9 @@ WELCOME = "session.welcome.v1"
 DEFAULT_TIMEOUT = 30.0
 """Seconds a request waits for its answer: the broker may fail over in between."""
 
+LEARN_SECONDS = 60.0
+"""Between two logins for the sake of unknown chains: certificates are renewed seldom, and garbage must cost little."""
+
 PREFETCH = 64
 """Answers in flight: bounds what a client holds in memory (64 × 8 MiB is never reached: most are below 1 kB)."""
 
@@ -133,6 +136,9 @@ class Session:
         self._kept: deque[Incoming] = deque()
         self._name = name
         self._wakeup = wakeup
+        self._learning_since = float("-inf")
+        self._learning_from: Welcome | None = None
+        self._unknown: dict[str | None, Delivery] = {}
         self._connection = Connection(settings.endpoint, self._login, name=name)
         self._subscription: Subscription | None = None
         self._signer = Signer(credential.key, own.thumbprint_b64url, own.identity, self.client, group)
@@ -305,17 +311,26 @@ class Session:
             raise NoAnswerError("not logged in yet")
         result: list[Incoming] = []
         for delivery in self._subscription.drain(limit, timeout):
-            try:
-                incoming = Incoming(self.open_delivery(delivery), delivery)
-            except RefusalError:
-                self._subscription.ack([delivery])  # nothing of ours: an answer that proves nothing is worth nothing
-                continue
-            if isinstance(incoming.message, Welcome):
-                self._on_welcome(incoming.message, incoming.verified.header.cid)
-                self.ack([incoming])
-            else:
-                result.append(incoming)
+            self._take(delivery, result)
         return result
+
+    def _take(self, delivery: Delivery, result: list[Incoming]) -> None:
+        try:
+            incoming = Incoming(self.open_delivery(delivery), delivery)
+        except RefusalError as refusal:
+            if refusal.code == "chain-unknown" and self._learns_chains():
+                self._unknown[delivery.message_id] = delivery  # delivered again, it takes its own place
+            elif self._subscription is not None:
+                self._subscription.ack([delivery])  # nothing of ours: an answer that proves nothing is worth nothing
+            return
+        if not isinstance(incoming.message, Welcome):
+            result.append(incoming)
+            return
+        self._on_welcome(incoming.message, incoming.verified.header.cid)
+        self.ack([incoming])
+        unknown, self._unknown = self._unknown, {}
+        for earlier in unknown.values():
+            self._take(earlier, result)
 
     # -- whom to believe ----------------------------------------------------------------------------------------
 
@@ -378,6 +393,19 @@ class Session:
                 chains[chain.thumbprint_b64url] = facts_of(chain)
                 services[info.dn] = Principal(info.dn, service=info.name)
         self._chains, self._services = chains, services
+
+    def _learns_chains(self) -> bool:
+        """A service may have a newer certificate than the welcome told: log in again, now and then.
+
+        Returns:
+            Whether such a login is under way.
+        """
+        now = time.monotonic()
+        if now - self._learning_since > LEARN_SECONDS:
+            self._learning_since = now
+            self._learning_from = self.welcome
+            self._connection.login_again()
+        return self.welcome is self._learning_from
 
     def renew(self) -> None:
         """Log in anew: the services do not know our chain (any more)."""

@@ -42,8 +42,9 @@ DENIALS_PER_MINUTE = 60
 """Denied logins written down; the others are counted in the next minute's first line. Whoever reaches the broker's port
 can cause them, and proves nothing by it."""
 
-CHAIN_SECONDS = 30.0
-"""How long the list of services' chains for the welcome may be old."""
+CHAIN_SECONDS = 0.25
+"""How old the list of services' chains for the welcome may be: a client that logs in because it met an unknown chain
+must find it there."""
 
 SIGHT = (Property.JOB_MONITOR, Property.OPERATOR)
 """Who may read the monitoring stream: it tells of everybody's jobs."""
