@@ -394,17 +394,17 @@ class Session:
                 services[info.dn] = Principal(info.dn, service=info.name)
         self._chains, self._services = chains, services
 
-    def _learns_chains(self) -> bool:
-        """A service may have a newer certificate than the welcome told: log in again, now and then.
-
-        Returns:
-            Whether such a login is under way.
-        """
+    def log_in_again(self) -> None:
+        """Log in anew without waiting, but not all the time: a service does not know our chain, or we not its."""
         now = time.monotonic()
         if now - self._learning_since > LEARN_SECONDS:
             self._learning_since = now
             self._learning_from = self.welcome
             self._connection.login_again()
+
+    def _learns_chains(self) -> bool:
+        """A service may have a newer certificate than the welcome told: whether a login may still tell it."""
+        self.log_in_again()
         return self.welcome is self._learning_from
 
     def renew(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import math
 import tomllib
 from collections.abc import Mapping
@@ -52,10 +53,21 @@ class _Reader:
             registry_file=self._file("registry", "file"),
             credentials=self._file("services", "credentials"),
             master_keys=self._files("services", "master_keys"),
-            gatekeeper_host=self._text("gatekeeper", "host", default="127.0.0.1"),
+            gatekeeper_host=self._loopback("gatekeeper", "host"),
             gatekeeper_port=self._number("gatekeeper", "port"),
             leases=self._leases(),
         )
+
+    def _loopback(self, section: str, key: str) -> str:
+        """Only RabbitMQ on the same machine may ask: what it asks with are login assertions."""
+        host = self._text(section, key, default="127.0.0.1")
+        try:
+            is_loopback = ipaddress.ip_address(host).is_loopback
+        except ValueError:
+            is_loopback = False
+        if not is_loopback:
+            raise ConfigurationError(f"{self._path}: [{section}] {key} must be a loopback address, such as 127.0.0.1")
+        return host
 
     def _leases(self) -> LeaseSettings:
         section = self._values.get("leases", {})

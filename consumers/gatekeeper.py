@@ -20,12 +20,12 @@ import structlog
 from broker.authorization import SERVICES, Door, Principal, Property, may_send_by, sends, writable_doors
 from broker.connection import Connection
 from broker.identity import IdentityError, pem_chain
-from broker.login import check_assertion
+from broker.login import ASSERTION_SECONDS, check_assertion
 from broker.publisher import event, reply, seal
 from broker.refusal import RefusalError
 from broker.signing import Signer, facts_of
 from broker.topology import MONITORING, REPLY_ARGUMENTS
-from schemas.envelope import reply_queue
+from schemas.envelope import CLOCK_SKEW, reply_queue
 from schemas.errors import TemporaryError
 from schemas.messages.event import PilotChanged
 from schemas.messages.service import ServiceInfo, Welcome
@@ -41,6 +41,15 @@ CACHED_SESSIONS = 20_000
 DENIALS_PER_MINUTE = 60
 """Denied logins written down; the others are counted in the next minute's first line. Whoever reaches the broker's port
 can cause them, and proves nothing by it."""
+
+USABLE_SECONDS = 2 * CLOCK_SKEW + ASSERTION_SECONDS
+"""An assertion is valid at most so long after its first use, clocks as different as they may be."""
+
+ASKED_AGAIN_SECONDS = 5.0
+"""For one login RabbitMQ asks twice (who it is, what it may), and then believes its own cache for so long."""
+
+MAX_USED = 500_000
+"""Assertions remembered: 700 logins a second for that time, several times what RabbitMQ asks; above it logins fail."""
 
 CHAIN_SECONDS = 0.25
 """How old the list of services' chains for the welcome may be: a client that logs in because it met an unknown chain
@@ -93,6 +102,7 @@ class Gatekeeper:
         self._sessions: OrderedDict[str, ClientSession] = OrderedDict()
         self._services: tuple[ServiceInfo, ...] = ()
         self._services_at = float("-inf")
+        self._used: OrderedDict[str, float] = OrderedDict()
         self._minute = 0
         self._denied = 0
         self._unrecorded = 0
@@ -111,6 +121,8 @@ class Gatekeeper:
             )
         except (RefusalError, IdentityError) as error:
             return self._deny("login", client, str(error))
+        if not self._is_first_use(claims.jti, now):
+            return self._deny("login", client, "the login assertion was used before")
         group = claims.grp or self._first_group(chain.identity)
         principal = self._directory.principal(chain.identity, group, client)
         if principal is None or principal.service:
@@ -138,6 +150,15 @@ class Gatekeeper:
             client=session.client, identity=session.identity, status="alive", time=self._clock(), cause="logged in"
         )
         self._connection.publish([seal(event(fact), self._signer, self._clock())])
+
+    def _is_first_use(self, login: str, now: float) -> bool:
+        """Whether this assertion is new: one login each, so that a copy of it is soon worth nothing."""
+        with self._lock:
+            while self._used and next(iter(self._used.values())) < now - USABLE_SECONDS:
+                self._used.popitem(last=False)
+            if len(self._used) >= MAX_USED:
+                return False
+            return now - self._used.setdefault(login, now) <= ASKED_AGAIN_SECONDS
 
     def _first_group(self, identity: str) -> str:
         groups = self._directory.registry().groups_of(identity)

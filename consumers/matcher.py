@@ -88,6 +88,8 @@ class Matcher(Consumer):
         if self._matching is None:
             self._returned.clear()
             return
+        if self._epoch is not None:
+            leader.check(batch.tx, ROLE, self._epoch, now)  # a leader that was paused must not claim here either
         self._take_back(batch)
         self._matching.answer_overdue(batch)
 

@@ -20,6 +20,7 @@ from schemas.job import JobStatus
 from schemas.messages.common import JobRef
 from schemas.messages.pilot import AcceptJobs, ControlDone, Goodbye, Heartbeat, Offer, PayloadBeat, RequestMatch
 from schemas.messages.service import (
+    ChainUnknown,
     ControlJobs,
     LeasesRenewed,
     MatchResponse,
@@ -153,13 +154,17 @@ class Agent:
 
     # -- messages -----------------------------------------------------------------------------------------------
 
-    def _on_message(self, incoming: Incoming) -> None:
-        message_id = incoming.verified.header.jti
+    def _is_news(self, message_id: str) -> bool:
         if message_id in self._seen:
-            return
+            return False
         self._seen[message_id] = None
         if len(self._seen) > REMEMBERED:
             self._seen.popitem(last=False)
+        return True
+
+    def _on_message(self, incoming: Incoming) -> None:
+        if not self._is_news(incoming.verified.header.jti):
+            return
         match incoming.message:
             case MatchResponse() as response:
                 self._on_match(response, incoming.verified.header.cid)
@@ -176,6 +181,10 @@ class Agent:
                 self._attempts.on_chunk(chunk)
             case SandboxStored() as stored:
                 self._attempts.on_stored(stored)
+            case ChainUnknown():
+                self._session.log_in_again()
+                if not self._post.repeat(incoming.verified.header.cid, time.monotonic()):
+                    log.warning("pilot.unheard", message=incoming.verified.header.cid)
             case other:
                 log.warning("pilot.unexpected_message", type=type(other).__name__)
 

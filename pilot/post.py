@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections import deque
+from collections import OrderedDict, deque
 from concurrent.futures import Future
 from dataclasses import dataclass
 
@@ -38,6 +38,10 @@ that; its answers are cached for five seconds."""
 REFUSED_PATIENCE = 600.0
 """A message that is refused for so long is refused for good: longer than any restart of a gatekeeper."""
 
+RECENT_LETTERS = 64
+"""Letters kept after the broker took them, in case a service does not know the pilot's chain: those of some seconds,
+and at most 32 MB."""
+
 log = structlog.get_logger(__name__)
 
 
@@ -67,6 +71,7 @@ class Post:
         self._unsent: deque[Letter] = deque()
         self._posted: deque[_Posted] = deque()
         self._refused: dict[str, _Refused] = {}
+        self._recent: OrderedDict[str, Letter] = OrderedDict()
         self._retry_at = 0.0
         self._gather_until = 0.0
 
@@ -86,6 +91,15 @@ class Post:
         letter = self._session.letter(message)
         self._unsent.append(letter)
         return letter.message_id
+
+    def repeat(self, message_id: str, now: float) -> bool:
+        """Say a recent letter again, soon: its receiver did not know us yet; False if it is not kept any more."""
+        letter = self._recent.get(message_id)
+        if letter is None:
+            return False
+        self._unsent.append(letter)
+        self._retry_at = now + RETRY_SECONDS
+        return True
 
     def due_in(self, now: float) -> float:
         """Seconds until reports that are being gathered want to go; infinite if there are none."""
@@ -112,6 +126,10 @@ class Post:
             self._retry_at = now + RETRY_SECONDS
             return
         self._unsent.clear()
+        for letter in letters:
+            self._recent[letter.message_id] = letter
+            if len(self._recent) > RECENT_LETTERS:
+                self._recent.popitem(last=False)
         self._posted.extend(_Posted(letter, future) for letter, future in zip(letters, futures, strict=True))
 
     def _pack(self) -> None:

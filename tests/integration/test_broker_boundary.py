@@ -18,6 +18,7 @@ from compose.local.configs import DEPLOYMENT
 from schemas.envelope import reply_queue
 from schemas.identity import make_client_id
 from tests.support.deployment import Deployment, deployment
+from tests.support.wait import wait_until
 
 pytestmark = pytest.mark.integration
 
@@ -235,6 +236,23 @@ def test_an_old_or_foreign_assertion_is_refused(place):
     refused_login(place, client, assertion(credential, client, now=time.time() + 3600))
     refused_login(place, client, assertion(credential, client, audience="elsewhere"))
     refused_login(place, client, assertion(credential, client, group="users"))
+
+
+def test_an_assertion_serves_for_one_login_only(place):
+    credential = place.pilot(1)
+    client = make_client_id(identity(credential), "once")
+    password = assertion(credential, client)
+    connect(place, client, password).close()
+
+    def is_worthless() -> bool:
+        try:
+            connect(place, client, password).close()
+        except exceptions.AMQPConnectionError:
+            return True
+        return False
+
+    # Valid for a minute and the clocks' difference, but used up as soon as the broker's own memory of it (5 s) ends.
+    wait_until(is_worthless, 30, "a copy of a used assertion is refused")
 
 
 def test_a_stolen_chain_without_its_key_is_refused(place):

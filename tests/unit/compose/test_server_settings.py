@@ -75,3 +75,9 @@ def test_mistakes_are_named_with_their_place(tmp_path: Path, good: str, bad: str
 def test_no_file(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match="cannot be read"):
         load(tmp_path / "none.toml")
+
+
+def test_the_gatekeeper_listens_on_loopback_only(tmp_path: Path) -> None:
+    for host in ("0.0.0.0", "192.0.2.1", "gatekeeper.example.org"):
+        with pytest.raises(ConfigurationError, match="loopback"):
+            load(written(tmp_path, GOOD.replace("port = 8000", f'port = 8000\nhost = "{host}"')))

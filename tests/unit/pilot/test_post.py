@@ -144,3 +144,15 @@ def test_gathered_reports_wait_a_moment_and_lonely_ones_do_not(desk: Desk, post:
     assert 0 < post.due_in(10.01) < GATHER_SECONDS
     post.flush(10.0 + GATHER_SECONDS, gather=True)
     assert said(desk) == [2]
+
+
+def test_what_a_service_could_not_verify_is_said_again(desk: Desk, post: Post) -> None:
+    said_first = post.say(Goodbye(reason="test"))
+    post.flush(0)
+    assert len(desk.take(Goodbye)) == 1
+    assert not post.repeat("unknown", 0)
+    assert post.repeat(said_first, 0)
+    post.flush(0.5)
+    assert desk.take(Goodbye) == []  # not before the new login had a chance
+    post.flush(2)
+    assert len(desk.take(Goodbye)) == 1
