@@ -83,6 +83,9 @@ class Consumer:
     """Whether each message is handled once among all processes of the service. False where each process wants to see
     each message and seeing one twice does no harm; such a consumer answers with :meth:`Batch.say` only."""
 
+    hints: ClassVar[frozenset[type[Message]]] = frozenset()
+    """Messages that only say where to look: handled as often as they come, so no inbox row is spent on them."""
+
     batch_size: ClassVar[int] = 256
     """Deliveries handled in one transaction: enough to make a commit cheap, few enough to keep it below 100 ms. Less
     where messages or answers are large: twice as many are in memory."""

@@ -100,7 +100,7 @@ class Engine:
         self._sent: deque[_Sent] = deque()
         self._confirmed: list[str] = []
         self._refused: list[Letter] = []
-        self._paperwork = Paperwork(consumer.name, inbox=consumer.inbox)
+        self._paperwork = Paperwork(consumer.name, inbox=consumer.inbox, hints=consumer.hints)
         self._refusals = Refusals(consumer.name)
         self.handled = 0
         self.ready = threading.Event()

@@ -63,6 +63,15 @@ class JobManager(Consumer):
         self._directory = directory
         self._next_look = 0.0
         self._more = False
+        self._expansion: Expansion | None = None
+
+    def handle(self, batch: Batch, messages: Sequence[Admitted]) -> list[Outcome]:
+        """Handle a batch; the jobs of all its submissions are written together."""
+        self._expansion = None
+        outcomes = super().handle(batch, messages)
+        if self._expansion is not None:
+            self._expansion.flush()
+        return outcomes
 
     # -- submission ---------------------------------------------------------------------------------------------
 
@@ -91,11 +100,10 @@ class JobManager(Consumer):
             reason = errors[0].message if len(errors) == 1 else f"{len(errors)} errors"
             return batch.refuse(message, "invalid", f"the submission is refused: {reason}", errors[:MAX_ERRORS])
         row = self._store(batch, message, asked, digest, count)
-        expansion = Expansion(batch, self._directory.registry(), self.name)
-        done = expansion.write(row, templates, 0, SLICE)
-        expansion.flush()
-        submissions.mark_expanded(batch.tx, {row.id: done})
-        if done < row.count:
+        if self._expansion is None:
+            self._expansion = Expansion(batch, self._directory.registry(), self.name)
+        self._expansion.write(row, templates, 0, row.expanded)
+        if row.expanded < row.count:
             batch.commits.append(self._look_soon)
         warnings = tuple(_detail(warning) for template in templates for warning in template.warnings)[:MAX_ERRORS]
         batch.answer(message, JobsSubmitted(first=row.first, count=row.count, warnings=warnings))
@@ -152,6 +160,7 @@ class JobManager(Consumer):
             files=msgspec.json.encode(bare),
             client=message.client,
             created=batch.now,
+            expanded=min(count, SLICE),
         )
         row = submissions.create(batch.tx, [new])[0]
         sandboxes.bind_inputs(batch.tx, {(row.id, file.sha256) for file in asked.files})

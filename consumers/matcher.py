@@ -41,6 +41,12 @@ RENEW_SECONDS = 1.0
 RECONCILE_SECONDS = 30.0
 """How old a lost hint can grow."""
 
+NOTE_SECONDS = 10.0
+"""How old the offer that is shown of a busy pilot may be."""
+
+MAX_NOTED = 100_000
+"""Pilots remembered for it; then all are noted anew."""
+
 log = structlog.get_logger(__name__)
 
 
@@ -55,6 +61,7 @@ class Matcher(Consumer):
 
     name = "matcher"
     handlers: ClassVar = {RequestMatch: "", WorkWaiting: ""}
+    hints: ClassVar = frozenset({WorkWaiting})
 
     def __init__(self, settings: LeaseSettings, directory: Directory, holder: str) -> None:
         self._settings = settings
@@ -65,6 +72,7 @@ class Matcher(Consumer):
         self._next_look = 0.0
         self._next_reconcile = 0.0
         self._returned: list[Letter] = []
+        self._noted: dict[str, float] = {}
 
     # -- leadership ---------------------------------------------------------------------------------------------
 
@@ -138,9 +146,18 @@ class Matcher(Consumer):
                 case _:
                     outcomes.append(DeadLetter("neither match.request nor work.waiting"))
         matching.serve(batch, asked, hinted)
-        if asked:
-            pilots.offered(batch.tx, list({one.client: _offered(one) for one in asked}.values()))
+        self._note_offers(batch, asked)
         return outcomes
+
+    def _note_offers(self, batch: Batch, asked: Sequence[Asked]) -> None:
+        """Keep what pilots offer for operators to see; not with each of many requests a second."""
+        new = {one.client: one for one in asked if batch.now >= self._noted.get(one.client, 0.0)}
+        if not new:
+            return
+        pilots.offered(batch.tx, [_offered(one) for one in new.values()])
+        if len(self._noted) > MAX_NOTED:
+            self._noted.clear()
+        self._noted.update(dict.fromkeys(new, batch.now + NOTE_SECONDS))
 
     # -- answers that came back ---------------------------------------------------------------------------------
 

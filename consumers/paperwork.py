@@ -9,7 +9,7 @@ import msgspec
 from broker.publisher import Letter, to_queue
 from broker.subscriber import Admitted
 from schemas.messages.admin import Readmit
-from schemas.registry import by_name
+from schemas.registry import Message, by_name
 
 from .batch import Batch
 from .outcome import DeadLetter, Outcome, Retry
@@ -27,9 +27,10 @@ class Paperwork:
         inbox: whether messages are handled once among all its processes.
     """
 
-    def __init__(self, service: str, *, inbox: bool = True) -> None:
+    def __init__(self, service: str, *, inbox: bool = True, hints: frozenset[type[Message]] = frozenset()) -> None:
         self._service = service
         self._inbox = inbox
+        self._hints = hints
 
     def admit(self, batch: Batch, messages: Sequence[Admitted]) -> tuple[list[Admitted], list[Letter]]:
         """Tell new messages from repeated ones.
@@ -37,8 +38,16 @@ class Paperwork:
         Returns:
             The messages to handle, and the recorded answers to say again for the others.
         """
-        if not messages or not self._inbox:
+        if not self._inbox:
             return list(messages), []
+        hints = [message for message in messages if type(message.message) in self._hints]
+        news, again = self._admit_once(batch, [message for message in messages if message not in hints])
+        return hints + news, again
+
+    @staticmethod
+    def _admit_once(batch: Batch, messages: Sequence[Admitted]) -> tuple[list[Admitted], list[Letter]]:
+        if not messages:
+            return [], []
         # A readmission may carry a message that never reached the inbox: its own key is entered as well.
         keys = [(key, message.verified.header.typ) for message in messages for key in (message.inbox_key, message.key)]
         entries = list(dict.fromkeys((*key, typ) for key, typ in keys))
