@@ -9,6 +9,10 @@ from .transport import Pace
 # tenacity computes 2**attempt before it takes the minimum: stop counting where the longest delay is long reached.
 MAX_ATTEMPT = 32
 
+# A broker that was restarted refuses logins until its gatekeeper has found it again. Whoever was let in before
+# believes so many refusals to be that, and tries again soon.
+DOUBTS = 4
+
 
 class Backoff:
     """Delays with full jitter that widen with each failure and start anew after a stable time."""
@@ -17,6 +21,8 @@ class Backoff:
         self._stable = pace.stable
         self._usual = wait_random_exponential(multiplier=pace.first, max=pace.longest)
         self._refused = wait_random(pace.refused, pace.refused * 3)
+        self._doubted = wait_random(pace.doubted, pace.doubted * 2)
+        self._doubts = 0
         self._state = RetryCallState(Retrying(), None, (), {})
         self._state.attempt_number = 0
         self._opened_at: float | None = None
@@ -24,6 +30,7 @@ class Backoff:
     def opened(self, now: float) -> None:
         """Notes a success at ``now`` (monotonic seconds)."""
         self._opened_at = now
+        self._doubts = DOUBTS
 
     def delay(self, now: float, *, refused: bool = False) -> float:
         """The seconds to wait after a failure at ``now``."""
@@ -31,4 +38,7 @@ class Backoff:
             self._state.attempt_number = 0
         self._opened_at = None
         self._state.attempt_number = min(self._state.attempt_number + 1, MAX_ATTEMPT)
+        if refused and self._doubts:
+            self._doubts -= 1
+            return float(self._doubted(self._state))
         return float((self._refused if refused else self._usual)(self._state))

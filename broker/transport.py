@@ -52,12 +52,15 @@ class Pace:
         longest: upper bound of any later delay. A thousand pilots must not storm a broker that comes back:
             it takes 140-200 logins per second.
         refused: shortest delay after a permanent refusal; the longest is three times that.
+        doubted: shortest delay after the first refusals of somebody who was let in before; the longest is twice that.
+            The broker remembers an answer of its gatekeeper for five seconds.
         stable: a connection that lived so long starts the delays anew.
     """
 
     first: float = 0.25
     longest: float = 20.0
     refused: float = 20.0
+    doubted: float = 5.0
     stable: float = 10.0
 
 

@@ -19,7 +19,7 @@ from broker.identity import TrustStore, VomsDir, load_credential
 from broker.signing import Signer, facts_of
 from broker.subscriber import Gate
 from broker.topology import FOLLOWERS_ARGUMENTS, FOLLOWERS_PREFIX, Queue, QueueType, queues_of
-from broker.transport import Login, State
+from broker.transport import Login, Pace, State
 from consumers.batch import Consumer
 from consumers.dead_letters import DeadLetters
 from consumers.directory import Directory
@@ -49,6 +49,10 @@ CONNECT_SECONDS = 30.0
 
 STOP_SECONDS = 10.0
 """How long a stop waits for what is at work."""
+
+PACE = Pace(longest=3.0)
+"""Services are few, and everybody waits for them: they look for a broker that was away more often than clients do. The
+gatekeeper must be back soon, or the broker refuses logins."""
 
 MAX_SECRET_BYTES = 4096
 
@@ -186,7 +190,7 @@ class ServiceGroup:
 
     def _connect(self, name: str) -> Connection:
         secret = _secret(self._settings.credentials / f"{name}.secret")
-        connection = Connection(self._settings.endpoint, lambda: Login(name, secret), name=name)
+        connection = Connection(self._settings.endpoint, lambda: Login(name, secret), name=name, pace=PACE)
         self._connections.append(connection)
         connection.start(CONNECT_SECONDS)
         return connection

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import threading
 from pathlib import Path
 
 from broker.connection import Wakeup
-from broker.identity import load_credential
+from broker.errors import LoginRefusedError
+from broker.identity import Credential, load_credential
 from broker.session import Session
 
 from .agent import Agent
@@ -17,13 +19,18 @@ from .node import measure
 from .post import Post
 from .proxies import Proxies
 from .runner import PayloadRunner
-from .settings import load
+from .settings import PilotSettings, load
 from .stagehand import Stagehand
 from .watchdog import Watchdog
 from .workdir import WorkArea
 
 LOGIN_SECONDS = 120.0
 """A slot is worth waiting for: the broker may be restarting."""
+
+LOGIN_TRIES = 3
+REFUSED_PAUSE = 6.0
+"""A refused login is tried again twice: the broker refuses, too, while its gatekeeper is being restarted, and remembers
+it for five seconds; it does not say which."""
 
 
 def live(
@@ -41,11 +48,43 @@ def live(
     Raises:
         PilotageError: it could not begin.
     """
+    began = steady_now()
     forbid_memory_access()
     settings = load(config)
     credential = load_credential(settings.credential)
     wakeup = Wakeup()
-    session = Session(settings.session, credential, name=f"pilot {name}", wakeup=wakeup)
+    session = _log_in(settings, credential, wakeup, name, stop)
+    try:
+        if ready_file is not None:
+            ready_file.touch()
+        if settings.wall_seconds is not None:  # the slot does not wait for a login
+            left = settings.wall_seconds - (steady_now() - began)
+            settings = dataclasses.replace(settings, wall_seconds=max(0.0, left))
+        return _work(settings, session, wakeup, stop, guard)
+    finally:
+        session.close()
+
+
+def _log_in(
+    settings: PilotSettings, credential: Credential, wakeup: Wakeup, name: str, stop: threading.Event
+) -> Session:
+    for left in reversed(range(LOGIN_TRIES)):
+        session = Session(settings.session, credential, name=f"pilot {name}", wakeup=wakeup)
+        try:
+            session.open(LOGIN_SECONDS)
+        except LoginRefusedError:
+            session.close()
+            if not left or stop.wait(REFUSED_PAUSE):
+                raise
+        except BaseException:
+            session.close()
+            raise
+        else:
+            return session
+    raise LoginRefusedError
+
+
+def _work(settings: PilotSettings, session: Session, wakeup: Wakeup, stop: threading.Event, guard: Guard | None) -> str:
     with (
         WorkArea(settings.work_dir, session.client) as area,
         PayloadRunner(guard=guard) as runner,
@@ -54,9 +93,6 @@ def live(
         now = steady_now()
         ends = None if settings.wall_seconds is None else now + settings.wall_seconds
         found = measure(area.path, now=now, ends_at=ends)
-        session.open(LOGIN_SECONDS)
-        if ready_file is not None:
-            ready_file.touch()
         post, proxies = Post(session), Proxies()
         processors = settings.slots or found.processors
         stagehand = Stagehand(
@@ -75,4 +111,3 @@ def live(
             return Agent(settings, found, session, wakeup, attempts, post, proxies).run(stop)
         finally:
             attempts.close()
-            session.close()

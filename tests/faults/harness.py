@@ -53,8 +53,9 @@ SCRIPT = """#!/bin/sh
 # Tells of itself: job, attempt, what, when (seconds since the boot), in one file for all payloads of the machine.
 tell() { read -r up rest < /proc/uptime; echo "$PILOTAGE_JOB_ID $PILOTAGE_ATTEMPT $1 $up" >> "$2"; }
 tell start "$1"
-i=0
-while [ $i -lt "$2" ]; do sleep 0.1; tell alive "$1"; i=$((i+1)); done
+n=$2; i=0
+if [ "$PILOTAGE_ATTEMPT" -gt 1 ] && [ "$n" -gt 10 ]; then n=10; fi  # the first one was long to be interrupted
+while [ $i -lt "$n" ]; do sleep 0.1; tell alive "$1"; i=$((i+1)); done
 head -c 200000 /dev/urandom > large.bin
 tell end "$1"
 echo "job $PILOTAGE_JOB_ID"
@@ -145,7 +146,9 @@ class Stand:
 
     # -- pilots -------------------------------------------------------------------------------------------------
 
-    def start_pilot(self, number: int, slots: int = 2, port: int = 0, hurry: bool = False, **settings: object) -> str:
+    def start_pilot(
+        self, number: int, slots: int = 2, port: int = 0, hurry: bool = False, wait: bool = True, **settings: object
+    ) -> str:
         """Start a pilot and wait until it has logged in.
 
         Args:
@@ -153,6 +156,7 @@ class Stand:
             slots: processors that it offers.
             port: where it finds the broker, if a wire lies between.
             hurry: asks again soon for an answer that it misses.
+            wait: until it has logged in.
             settings: of its section ``[pilot]``.
         """
         layout = self.place.layout
@@ -164,12 +168,17 @@ class Stand:
             lines = [line for line in lines if not line.startswith(f"{key} =")]
             lines.insert(lines.index("[pilot]") + 1, f"{key} = {value}")
         config.write_text("\n".join(lines) + "\n", "utf-8")
-        name, ready = f"pilot-{number}", self.folder / f"pilot-{number}.ready"
+        name, ready = f"pilot-{number}", self.ready_file(number)
         ready.unlink(missing_ok=True)
         program = ["-c", HURRIED_PILOT] if hurry else ["-m", "compose.pilot"]
         self._spawn(name, [*program, "--config", str(config), "--ready-file", str(ready)])
-        self._await(name, ready)
+        if wait:
+            self._await(name, ready)
         return name
+
+    def ready_file(self, number: int) -> Path:
+        """There once a pilot has logged in."""
+        return self.folder / f"pilot-{number}.ready"
 
     def agent_pid(self, name: str) -> int:
         """The pid of a pilot itself: the child of its keeper."""

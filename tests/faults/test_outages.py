@@ -84,7 +84,7 @@ def test_the_broker_goes_down_in_the_middle_of_fifty_jobs(place, how):
 
 def test_job_state_is_down_while_short_payloads_end(place):
     """Their reports wait in the queue; when they come their leases are long over, and they count all the same."""
-    ids = place.submit(4, tenths=20, lease=5)
+    ids = place.submit(2, tenths=20, lease=8)  # fits into the slots of one pilot, whoever takes them
     for job in ids:
         place.wait_started(job, 1)
     place.kill("job-state")
@@ -102,7 +102,7 @@ def test_job_state_is_down_while_short_payloads_end(place):
 
 def test_job_state_is_down_for_longer_than_the_lease_of_long_payloads(place):
     """No lease is renewed, so the pilots stop their payloads in time; the jobs run again, once."""
-    ids = place.submit(4, tenths=45, lease=3)
+    ids = place.submit(2, tenths=120, lease=5)
     for job in ids:
         place.wait_started(job, 1)
     place.kill("job-state")
@@ -180,6 +180,15 @@ def test_a_pilot_keeps_what_the_broker_refuses_while_the_gatekeeper_is_away(plac
     place.serve("gatekeeper")
     place.wait_for(ids)
     check(place, ids)
+
+
+def test_a_pilot_that_starts_without_a_gatekeeper_waits_for_it(place):
+    place.kill("gatekeeper")
+    name = place.start_pilot(3, wait=False)
+    wait_until(lambda: "broker.refused" in place.log(name), 20, "a refused login")
+    place.serve("gatekeeper")
+    wait_until(place.ready_file(3).exists, 30, "the pilot")
+    place.stop(name)
 
 
 def test_nothing_lies_about_after_all_that(place):

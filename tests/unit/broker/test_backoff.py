@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from itertools import pairwise
 
-from broker._backoff import Backoff
+from broker._backoff import DOUBTS, Backoff
 from broker.transport import Pace
 
 PACE = Pace(first=0.25, longest=20, refused=20, stable=10)
@@ -49,3 +49,12 @@ def test_a_refusal_is_tried_again_slowly() -> None:
     delays = [backoff.delay(0.0, refused=True) for _ in range(50)]
     assert all(20 <= delay <= 60 for delay in delays)
     assert any(one != other for one, other in pairwise(delays))
+
+
+def test_who_was_let_in_before_doubts_some_refusals() -> None:
+    backoff = Backoff(PACE)
+    for _ in range(2):
+        backoff.opened(100.0)
+        delays = [backoff.delay(101.0, refused=True) for _ in range(10)]
+        assert all(5 <= delay <= 10 for delay in delays[:DOUBTS])
+        assert all(20 <= delay <= 60 for delay in delays[DOUBTS:])
