@@ -112,9 +112,7 @@ class Gate:
         if isinstance(inner.message, Readmit):
             raise RefusalError("invalid", "a readmission inside a readmission", header=inner.header, proven=True)
         outer = verified.header
-        return Admitted(
-            inner, self._principal(inner), delivery, True, message.user, message.jws, ("", outer.jti)
-        )
+        return Admitted(inner, self._principal(inner), delivery, True, message.user, message.jws, ("", outer.jti))
 
     def _open(self, jws: str, body: bytes, user: str, now: float, *, admitted_before: bool) -> Verified[Message]:
         return open_envelope(

@@ -1,9 +1,15 @@
-"""What is done about refused messages: answered and audited if the sender is proven, else counted and sampled."""
+"""What is done about refused messages: answered and audited if the sender is proven, else counted and sampled.
+
+Promises: whoever it is, what he sends in vain is stored within a quota per minute; what is beyond is counted, and of a
+proven sender the count is audited when the minute is over. A transaction that is rolled back uses up no quota.
+"""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 
 import structlog
 
@@ -20,6 +26,10 @@ from .store import audit, dead
 SAMPLES_PER_MINUTE = 20
 """Unverifiable messages kept as dead letters: enough to see what somebody tries, too few to fill a disk."""
 
+AUDITED_PER_MINUTE = 20
+"""Refusals of one proven identity written line by line: a tool's mistake is seen whole, and a flood of one user is his
+name, a code and a count."""
+
 EVENTS_PER_MINUTE = 60
 """Refusals published as events; the others are only counted."""
 
@@ -27,6 +37,26 @@ SAMPLE_BYTES = 64 * 1024
 """Of an unverifiable message no more than this is kept."""
 
 log = structlog.get_logger(__name__)
+
+
+@dataclass(slots=True)
+class _Quota:
+    """What was written in one minute.
+
+    Attributes:
+        minute: since the epoch.
+        audited: lines of each proven identity.
+        more: refusals of each proven identity beyond its quota.
+    """
+
+    minute: int
+    samples: int = 0
+    events: int = 0
+    audited: Counter[str] = field(default_factory=Counter)
+    more: Counter[str] = field(default_factory=Counter)
+
+    def copy(self) -> _Quota:
+        return replace(self, audited=self.audited.copy(), more=self.more.copy())
 
 
 class Refusals:
@@ -38,28 +68,58 @@ class Refusals:
 
     def __init__(self, service: str) -> None:
         self._service = service
-        self._minute = 0
-        self._samples = 0
-        self._events = 0
-        self.count = 0
+        self._quota = _Quota(0)
 
     def note(self, batch: Batch, refused: Sequence[tuple[Delivery, RefusalError]]) -> None:
         """Write down, answer and count these refusals in the batch's transaction."""
-        if not refused:
+        minute = int(batch.now // 60)
+        over = minute != self._quota.minute
+        if not refused and not (over and self._quota.more):
             return
-        if int(batch.now // 60) != self._minute:
-            self._minute, self._samples, self._events = int(batch.now // 60), 0, 0
+        if over:
+            self._sum_up(batch)
+        quota = _Quota(minute) if over else self._quota.copy()
         for delivery, refusal in refused:
-            self.count += 1
             self._answer(batch, delivery, refusal)
             if refusal.proven:
-                self._audit(batch, refusal)
-            elif self._samples < SAMPLES_PER_MINUTE:
-                self._samples += 1
+                self._audit(batch, refusal, quota)
+            elif quota.samples < SAMPLES_PER_MINUTE:
+                quota.samples += 1
                 self._sample(batch, delivery, refusal)
-            if self._events < EVENTS_PER_MINUTE:
-                self._events += 1
+            if quota.events < EVENTS_PER_MINUTE:
+                quota.events += 1
                 self._publish(batch, delivery, refusal)
+        batch.commits.append(self._adopt(quota))
+
+    def owes(self, now: float) -> bool:
+        """Whether a minute is over of which something is still to be summed up."""
+        return bool(self._quota.more) and int(now // 60) != self._quota.minute
+
+    def close(self, batch: Batch) -> None:
+        """Sum up what there is, for the service ends."""
+        self._sum_up(batch)
+        batch.commits.append(self._adopt(_Quota(self._quota.minute)))
+
+    def _adopt(self, quota: _Quota) -> Callable[[], None]:
+        def adopt() -> None:
+            self._quota = quota
+
+        return adopt
+
+    def _sum_up(self, batch: Batch) -> None:
+        """One line for each identity that sent more in vain than its quota."""
+        since = self._quota.minute * 60.0
+        lines = [
+            (
+                batch.now,
+                "message.refused-more",
+                identity,
+                "",
+                {"service": self._service, "since": since, "count": count},
+            )
+            for identity, count in sorted(self._quota.more.items())
+        ]
+        audit.append_many(batch.tx, lines)
 
     def _answer(self, batch: Batch, delivery: Delivery, refusal: RefusalError) -> None:
         header = refusal.header
@@ -70,13 +130,18 @@ class Refusals:
             answer = Refused(code=_public(refusal.code), reason=str(refusal)[:4096], type=header.typ)
             batch.unrecorded.append(reply(answer, header.cli, correlation))
 
-    def _audit(self, batch: Batch, refusal: RefusalError) -> None:
+    def _audit(self, batch: Batch, refusal: RefusalError, quota: _Quota) -> None:
         header = refusal.header
+        identity = header.iss if header else ""
+        if quota.audited[identity] >= AUDITED_PER_MINUTE:
+            quota.more[identity] += 1
+            return
+        quota.audited[identity] += 1
         audit.append(
             batch.tx,
             batch.now,
             "message.refused",
-            identity=header.iss if header else "",
+            identity=identity,
             client=header.cli if header else "",
             detail={"service": self._service, "code": refusal.code, "reason": str(refusal)[:1000]},
         )

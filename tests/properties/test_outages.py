@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -23,10 +25,7 @@ def test_grace_is_the_time_in_which_nobody_listened(times: list[int], one: int, 
             outages.restore(kept, 1e9)
         outages.listened(float(time))
     deaf = {
-        second
-        for before, after in zip(times, times[1:], strict=False)
-        if after - before > GAP
-        for second in range(before, after)
+        second for before, after in itertools.pairwise(times) if after - before > GAP for second in range(before, after)
     }
     assert outages.between(start, end) == sum(second in deaf for second in range(start, end))
 

@@ -108,5 +108,5 @@ def test_it_listens_on_the_loopback_only_and_stops(says: Says) -> None:
     port = server.port
     with socket.create_connection(("127.0.0.1", port), timeout=5):  # an idle connection does not hold it up
         server.stop()
-    with pytest.raises(OSError):
+    with pytest.raises(ConnectionRefusedError):
         socket.create_connection(("127.0.0.1", port), timeout=1)
