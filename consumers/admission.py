@@ -91,9 +91,9 @@ class Refusals:
                 self._publish(batch, delivery, refusal)
         batch.commits.append(self._adopt(quota))
 
-    def owes(self, now: float) -> bool:
-        """Whether a minute is over of which something is still to be summed up."""
-        return bool(self._quota.more) and int(now // 60) != self._quota.minute
+    def owes(self, now: float | None = None) -> bool:
+        """Whether something is still to be summed up of a minute that is over (without ``now``: of any)."""
+        return bool(self._quota.more) and (now is None or int(now // 60) != self._quota.minute)
 
     def close(self, batch: Batch) -> None:
         """Sum up what there is, for the service ends."""

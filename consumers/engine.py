@@ -151,6 +151,8 @@ class Engine:
         self._give_back(deliveries)
         if (self._confirmed or self._refused) and not self._sent:
             self._patiently(self._forget_confirmed, stop)
+        if self._refusals.owes(self._clock()):
+            self._patiently(self._sum_up_refusals, stop)
         self._wakeup.wait(IDLE_SECONDS if due is None else min(IDLE_SECONDS, max(0.0, due)))
 
     def _drain(self) -> list[Delivery]:
@@ -200,6 +202,9 @@ class Engine:
             log.info("consumer.chores_later", consumer=self._consumer.name, reason=str(error))
         except Exception:
             log.exception("consumer.chores_failed", consumer=self._consumer.name)
+
+    def _sum_up_refusals(self) -> None:
+        self._in_transaction(lambda batch: self._refusals.note(batch, []))
 
     def _in_transaction(self, action: Callable[[Batch], None]) -> None:
         with self._undone_on_failure(), self._store.transaction() as tx:
@@ -396,5 +401,7 @@ class Engine:
         try:
             if self._confirmed:
                 self._forget_confirmed()
+            if self._refusals.owes():
+                self._in_transaction(self._refusals.close)
         except TemporaryError:
             log.info("consumer.left_to_relay", consumer=self._consumer.name, letters=len(self._confirmed))
