@@ -237,9 +237,11 @@ class Issuing:
         if self._directory.principal(order.owner, order.group, order.client) is None:
             raise _NotIssuedError("the owner is suspended, or not in that group any more")
         session = sessions.get(self._batch.tx, order.client)
-        pilot = self._directory.registry().users.get(session.identity) if session is not None else None
-        if session is not None and (pilot is None or pilot.suspended):
-            raise _NotIssuedError("the pilot is suspended")
+        if session is None:
+            raise _NotIssuedError("the pilot's login is not known any more: it must log in anew")
+        pilot = self._directory.registry().users.get(session.identity)
+        if pilot is None or pilot.suspended:
+            raise _NotIssuedError("the pilot is suspended, or not known any more")
         proxy = stored.get((order.owner, order.group))
         if proxy is None or proxy.not_after < self._batch.now + SHORTEST:
             raise _NotIssuedError("the owner's delegated proxy is missing or has expired")

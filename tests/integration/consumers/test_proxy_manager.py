@@ -139,6 +139,12 @@ def test_requests_under_way_are_bounded(store: Store, manager: ProxyManager) -> 
 def matched(store: Store, **fields: object) -> None:
     values: dict[str, object] = {"attempt": 1, "pilot": PILOT.cli, "lease_until": time.time() + 20, **fields}
     put_job(store, 1, REAL, **{"status": S.MATCHED, **values})  # type: ignore[arg-type]  # any column
+    log_in(store)
+
+
+def log_in(store: Store) -> None:
+    with store.transaction() as tx:
+        sessions.put(tx, PILOT.cli, PILOT.identity, PILOT.group, "t", "pilot", time.time())
 
 
 def wanted(csr: bytes, **changes: object) -> ProxyWanted:
@@ -210,15 +216,38 @@ def test_no_proxy_for_the_suspended(store: Store, manager: ProxyManager, authori
     delegate(store, manager, authority.user)
     matched(store)
     with store.transaction() as tx:
-        sessions.put(tx, PILOT.cli, PILOT.identity, PILOT.group, "t", "pilot", time.time())
         registry.set_suspended(tx, PILOT.identity, suspended=True)
     fresh = ProxyManager(directory=Directory(store, authority.trust), vault=Vault([KEY]))
-    assert order(store, fresh, wanted(make_csr(new_key()))).reason == "the pilot is suspended"
+    assert "the pilot is suspended" in order(store, fresh, wanted(make_csr(new_key()))).reason
     with store.transaction() as tx:
         registry.set_suspended(tx, PILOT.identity, suspended=False)
         registry.set_suspended(tx, REAL.identity, suspended=True)
     fresh = ProxyManager(directory=Directory(store, authority.trust), vault=Vault([KEY]))
     assert "owner is suspended" in order(store, fresh, wanted(make_csr(new_key()))).reason
+
+
+def test_no_proxy_for_a_pilot_whose_login_is_forgotten(store: Store, manager: ProxyManager, authority: pki.Pki) -> None:
+    """Who it is cannot be told any more, so neither whether it is suspended."""
+    delegate(store, manager, authority.user)
+    matched(store)
+    with store.transaction() as tx:
+        assert sessions.purge(tx, time.time() + 1) == 1
+    refused = order(store, manager, wanted(make_csr(new_key())))
+    assert "log in anew" in refused.reason
+    assert not refused.chain
+    assert events(store)[-1] == "proxy.refused"
+    log_in(store)
+    assert order(store, manager, wanted(make_csr(new_key()))).chain
+
+
+def test_no_proxy_for_a_pilot_whose_identity_is_not_registered(
+    store: Store, manager: ProxyManager, authority: pki.Pki
+) -> None:
+    delegate(store, manager, authority.user)
+    matched(store)
+    with store.transaction() as tx:
+        sessions.put(tx, PILOT.cli, "/O=Example/CN=nobody", PILOT.group, "t", "pilot", time.time())
+    assert "not known any more" in order(store, manager, wanted(make_csr(new_key()))).reason
 
 
 def test_no_proxy_without_a_delegation(store: Store, manager: ProxyManager) -> None:
