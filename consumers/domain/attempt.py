@@ -8,6 +8,7 @@ leaves the job final or waiting, never in between.
 from __future__ import annotations
 
 from schemas.job import MAX_INFRASTRUCTURE_RETRIES, JobStatus
+from schemas.messages.common import MAX_ATTEMPTS
 from schemas.messages.pilot import Report
 
 from .decision import Account, Draft, JobView, ReleaseToQueue, Stale
@@ -47,6 +48,8 @@ def lose(
 ) -> None:
     """The live attempt is over through no fault of the job: killed if that was wanted, else it waits again.
 
+    An attempt that has the last number (:data:`schemas.messages.common.MAX_ATTEMPTS`) ends the job.
+
     Args:
         draft: collects the decision.
         job: the job as it was.
@@ -62,6 +65,9 @@ def lose(
     draft.set(infra_failures=failures)
     if failures > MAX_INFRASTRUCTURE_RETRIES:
         finish(draft, job, _S.FAILED, f"lost {failures} attempts; the last: {reason}", now, report)
+        return
+    if job.attempt >= MAX_ATTEMPTS:
+        finish(draft, job, _S.FAILED, f"{job.attempt} attempts were made: their numbers are used up", now, report)
         return
     draft.step(_S.RESCHEDULED, reason, now, reason)
     _close(draft, job, _S.RESCHEDULED, reason, now, report)

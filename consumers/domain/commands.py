@@ -7,11 +7,15 @@ a payload runs.
 
 from __future__ import annotations
 
-from schemas.job import JobStatus
+from schemas.job import MAX_INFRASTRUCTURE_RETRIES, JobStatus
+from schemas.messages.common import MAX_ATTEMPTS
 
 from .decision import Draft, Ignored, JobView, LeaveQueue, Optimize, Outcome, ReleaseToQueue, SendControl
 
 _S = JobStatus
+
+LAST_RESCHEDULED = MAX_ATTEMPTS - MAX_INFRASTRUCTURE_RETRIES - 1
+"""A job that is run again has numbers left for every attempt that it may lose."""
 
 
 def on_kill(job: JobView, now: float, by: str) -> Outcome:
@@ -41,13 +45,16 @@ def on_delete(job: JobView, now: float, by: str) -> Outcome:
 def on_reschedule(job: JobView, now: float, by: str) -> Outcome:
     """Somebody with the right to do so wants an ended job run again, as a new attempt.
 
-    Not bounded: limits are there for attempts that nobody asked for, and their counter starts anew. The optimizers
-    look again, for sites and replicas may have changed. A job that still lives is left alone.
+    Bounded only by the numbers of attempts: limits are there for attempts that nobody asked for, and their counter
+    starts anew. The optimizers look again, for sites and replicas may have changed. A job that still lives is left
+    alone.
     """
     if job.status is _S.DELETED:
         return Ignored("Deleted: it cannot come back")
     if not job.final:
         return Ignored(f"still {job.status}: kill it first")
+    if job.attempt > LAST_RESCHEDULED:
+        return Ignored(f"run {job.attempt} times: the numbers of its attempts are used up, submit it as a new job")
     draft = Draft(
         job,
         reschedules=job.reschedules + 1,

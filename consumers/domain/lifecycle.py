@@ -17,7 +17,7 @@ The rules that keep a job from running twice at once:
 from __future__ import annotations
 
 from schemas.job import ACCEPT_LEASE, HEARTBEAT_SECONDS, MISSED_HEARTBEATS, JobStatus, lease_margin
-from schemas.messages.common import JobRef
+from schemas.messages.common import MAX_ATTEMPTS, JobRef
 
 from . import facts
 from .attempt import fence, lose, release, renewed
@@ -50,7 +50,7 @@ def on_match_unroutable(job: JobView, attempt: int, pilot: str, now: float) -> O
         return Ignored("the pilot has it: it accepted")
     draft = Draft(job)
     reason = "the match never reached its pilot"
-    if job.kill_requested:
+    if job.kill_requested or job.attempt >= MAX_ATTEMPTS:
         lose(draft, job, reason, now, charge=False)
         return draft.outcome()
     release(draft, "", now, reason)

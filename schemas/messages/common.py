@@ -21,6 +21,10 @@ MAX_CHUNKS = MAX_SANDBOX_BYTES // CHUNK_BYTES
 MAX_SANDBOX_FILES = 1000
 """Files of one sandbox; more belong into an archive."""
 
+MAX_ATTEMPTS = 10_000
+"""Highest attempt number: no honest job comes near it. One that reaches it ends there: a number beyond would be refused
+by every reader."""
+
 MAX_JOBS_PER_MESSAGE = 10_000
 """Job ids in one command or query."""
 
@@ -33,7 +37,7 @@ JobId = Annotated[int, Meta(ge=1, le=2**53)]
 Count = Annotated[int, Meta(ge=0, le=2**53)]
 """A number that a database keeps: an unbounded one would be refused there, and the message with it."""
 ExitCode = Annotated[int, Meta(ge=-(2**31), lt=2**32)]
-Attempt = Annotated[int, Meta(ge=1, le=10_000)]
+Attempt = Annotated[int, Meta(ge=1, le=MAX_ATTEMPTS)]
 Text = Annotated[str, Meta(max_length=4096)]
 """Free text for people: reasons, minor states."""
 Name = Annotated[str, Meta(min_length=1, max_length=1024)]

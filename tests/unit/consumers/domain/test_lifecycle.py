@@ -21,7 +21,7 @@ from consumers.domain.decision import (
 )
 from consumers.domain.lifecycle import decide
 from schemas.job import ACCEPT_LEASE, MAX_INFRASTRUCTURE_RETRIES, JobStatus
-from schemas.messages.common import JobRef, SandboxFile, Usage
+from schemas.messages.common import MAX_ATTEMPTS, JobRef, SandboxFile, Usage
 from schemas.messages.pilot import Report, Step
 
 S = JobStatus
@@ -304,6 +304,33 @@ class TestCommands:
         assert (after.attempt, after.infra_failures, after.reschedules, after.kill_requested) == (1, 0, 1, "")
         waiting = decided(decide(after, facts.FoundReady(), 61.0)).after
         assert decided(decide(waiting, facts.Matched("q"), 62.0)).after.attempt == 2
+
+    def test_reschedule_needs_numbers_for_all_attempts_that_may_be_lost(self) -> None:
+        job = replace(RUNNING, status=S.FAILED, lease_until=None, attempt=MAX_ATTEMPTS - MAX_INFRASTRUCTURE_RETRIES - 1)
+        assert statuses(decide(job, facts.RescheduleAsked("u"), 60.0)) == [S.RESCHEDULED, S.CHECKING]
+        refused = decide(replace(job, attempt=job.attempt + 1), facts.RescheduleAsked("u"), 60.0)
+        assert isinstance(refused, Ignored)
+        assert "used up, submit it as a new job" in refused.reason
+
+    @pytest.mark.parametrize(
+        "fact",
+        [
+            facts.LeaseWatch(),
+            facts.SaidGoodbye("p"),
+            facts.Unroutable(MAX_ATTEMPTS, "p"),
+            facts.Died(MAX_ATTEMPTS, "p", "gone"),
+        ],
+    )
+    def test_the_last_number_is_the_last_attempt(self, fact: facts.Fact) -> None:
+        """Also of matches that were never charged, of which there may be any number."""
+        job = replace(RUNNING, status=S.MATCHED, accepted=False, attempt=MAX_ATTEMPTS)
+        after = decided(decide(job, fact, 1e6)).after
+        assert (after.status, after.lease_until) == (S.FAILED, None)
+        assert "used up" in after.minor
+        before = replace(job, attempt=MAX_ATTEMPTS - 1)
+        if isinstance(fact, facts.Unroutable | facts.Died):
+            fact = replace(fact, attempt=MAX_ATTEMPTS - 1)
+        assert decided(decide(before, fact, 1e6)).after.status is S.WAITING
 
     @pytest.mark.parametrize("status", [S.RUNNING, S.WAITING, S.DELETED])
     def test_reschedule_of_others_is_refused(self, status: JobStatus) -> None:
