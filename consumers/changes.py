@@ -6,14 +6,14 @@ decided one after the other on the row as it then stands. Nothing is written bef
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import fields
 
 import msgspec
 import structlog
 
 from schemas.job import FINAL, JobStatus
-from schemas.messages.common import Usage
+from schemas.messages.common import MAX_SANDBOX_BYTES, SandboxFile, Usage
 from schemas.messages.event import JobChange, JobsChanged, JobsReceived, WorkWaiting
 from schemas.messages.service import ControlJobs, Order
 
@@ -47,6 +47,9 @@ EVENT_BYTES = 1 << 20
 
 SANDBOX_SECONDS = 30 * 86_400.0
 """How long a sandbox file is kept that nothing refers to."""
+
+NAMED = 5
+"""Files that a note names; the others are only counted."""
 
 _VIEW = tuple(field.name for field in fields(JobView))
 
@@ -112,13 +115,13 @@ class Changes:
         """Write everything, and say it."""
         changes = {job: _difference(self._before[job], row) for job, row in self._rows.items()}
         jobs.update_many(self._batch.tx, {job: values for job, values in changes.items() if values})
+        self._bind()
         if self._lines:
             history.append(self._batch.tx, [self._history(job, line) for job, line in self._lines])
             publish_changes(self._batch, [self._change(job, line) for job, line in self._lines])
         if self._attempts:
             attempts.update_many(self._batch.tx, self._attempts)
         self._hints()
-        self._bind()
         self._send_orders()
 
     # -- keeping ------------------------------------------------------------------------------------------------
@@ -202,15 +205,26 @@ class Changes:
         # What was uploaded tells the sizes, not the pilot: readers of the sandbox reckon with them.
         blobs = sandboxes.describe(tx, {sha256 for _, sha256 in there})
         for row, effect in self._outputs:
+            outputs = {file.name: file for file in effect.outputs}.values()
+            sent = [file for file in outputs if (row.pilot, file.sha256) in there]
+            lost = [file.name for file in outputs if (row.pilot, file.sha256) not in there]
+            kept, beyond = _within(sent, {file.sha256: blobs[file.sha256].size for file in sent})
             rows.extend(
-                OutputRow(row.id, effect.attempt, file.name, file.sha256, blobs[file.sha256].size, file.mode)
-                for file in effect.outputs
-                if (row.pilot, file.sha256) in there
+                OutputRow(row.id, effect.attempt, file.name, file.sha256, size, file.mode) for file, size in kept
             )
-            lost = [file.name for file in effect.outputs if (row.pilot, file.sha256) not in there]
-            if lost:
-                log.warning("job.outputs_not_uploaded", job=row.id, attempt=effect.attempt, names=lost[:5])
+            self._left_out(row, effect.attempt, lost, "the pilot did not send them")
+            self._left_out(row, effect.attempt, beyond, f"beyond {MAX_SANDBOX_BYTES >> 20} MiB in total")
         sandboxes.bind_outputs(tx, rows)
+
+    def _left_out(self, row: JobRow, attempt: int, names: Sequence[str], why: str) -> None:
+        """Tell the owner what he will look for in vain."""
+        if not names:
+            return
+        log.warning("job.outputs_left_out", job=row.id, attempt=attempt, files=len(names), names=names[:NAMED], why=why)
+        now = self._rows[row.id]
+        some = ", ".join(name[:100] for name in names[:NAMED]) + (", …" if len(names) > NAMED else "")
+        cause = f"{len(names)} left out of the output sandbox ({why}): {some}"
+        self._lines.append((row.id, Line(now.status, now.minor, now.changed, cause, attempt)))
 
     def _send_orders(self) -> None:
         now = self._batch.now
@@ -259,6 +273,21 @@ def publish_changes(batch: Batch, changes: list[JobChange]) -> None:
         size += weight
     if some:
         batch.publish(JobsChanged(changes=tuple(some)))
+
+
+def _within(files: Sequence[SandboxFile], sizes: Mapping[str, int]) -> tuple[list[tuple[SandboxFile, int]], list[str]]:
+    """Those that fit into an output sandbox together, with their sizes, and the names of the others."""
+    total = 0
+    kept: list[tuple[SandboxFile, int]] = []
+    beyond: list[str] = []
+    for file in files:
+        size = sizes[file.sha256]
+        if total + size > MAX_SANDBOX_BYTES:
+            beyond.append(file.name)
+        else:
+            total += size
+            kept.append((file, size))
+    return kept, beyond
 
 
 def _difference(before: JobRow, after: JobRow) -> Mapping[str, object]:

@@ -7,6 +7,7 @@ import time
 
 import pytest
 
+from consumers import changes as changes_module
 from consumers.batch import Batch
 from consumers.changes import EVENT_CHANGES, Changes
 from consumers.domain.facts import Accepted, KillAsked, Reported
@@ -128,9 +129,36 @@ def test_outputs_are_bound_only_if_their_bytes_are_there_and_the_pilots(store: S
     with store.transaction() as tx:
         sandboxes.put_small(tx, PILOT.cli, {sent.sha256: b"sent"}, NOW, NOW + 9e9)
         sandboxes.put_small(tx, "another", {foreign.sha256: b"foreign"}, NOW, NOW + 9e9)
-    decide(store, report(JobStatus.DONE, outputs=(small, sent, foreign, lost)))
+    batch = decide(store, report(JobStatus.DONE, outputs=(small, sent, foreign, lost)))
     with store.reading() as tx:
         assert {row.name for row in sandboxes.outputs_of(tx, 1)} == {"small", "sent"}
+        lines = history.of(tx, 1)
+    assert [line.status for line in lines] == [JobStatus.DONE, JobStatus.DONE]
+    assert lines[-1].cause.endswith("(the pilot did not send them): foreign, lost")
+    [event] = [opened(letter) for letter in batch.letters if letter.name == "job.changed.v1"]
+    assert isinstance(event, JobsChanged)
+    assert [change.cause for change in event.changes] == [line.cause for line in lines]
+
+
+def test_an_output_sandbox_has_its_size_however_much_a_pilot_sends(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What does not fit is left out and named; sizes are those of the bytes, not the pilot's words."""
+    monkeypatch.setattr(changes_module, "MAX_SANDBOX_BYTES", 10)
+    running(store)
+    contents = {name: name.encode() * size for name, size in {"a": 6, "b": 5, "c": 4, "d": 1}.items()}
+    hashes = {name: hashlib.sha256(data).hexdigest() for name, data in contents.items()}
+    with store.transaction() as tx:
+        sandboxes.put_small(tx, PILOT.cli, {hashes[name]: data for name, data in contents.items()}, NOW, NOW + 9e9)
+    said = [SandboxFile(name=name, sha256=hashes[name], size=0) for name in ("a", "b", "c", "d", "a")]
+    said += [SandboxFile(name="again", sha256=hashes["c"], size=0)]
+    decide(store, report(JobStatus.DONE, outputs=tuple(said), exit_code=0))
+    with store.reading() as tx:
+        assert {row.name: row.size for row in sandboxes.outputs_of(tx, 1)} == {"a": 6, "c": 4}
+        [end, note] = history.of(tx, 1)
+    assert (end.status, note.status, note.time) == (JobStatus.DONE, JobStatus.DONE, end.time)
+    assert note.cause.startswith("3 left out of the output sandbox")
+    assert note.cause.endswith("in total): b, d, again")
 
 
 def test_events_are_bounded_however_much_happens(store: Store) -> None:
