@@ -44,8 +44,9 @@ def nothing_left(place: Stand, timeout: float = 30.0) -> None:
 
     def empty() -> bool:
         nonlocal left
-        # Heartbeats come all the time; replies of clients that left expire.
-        left = {name: many for name, many in queues().items() if not name.startswith(("reply.", "heartbeats"))}
+        # Heartbeats come all the time; replies of clients that left and hints for monitors that died expire.
+        passing = ("reply.", "followers.", "heartbeats")
+        left = {name: many for name, many in queues().items() if not name.startswith(passing)}
         return not left
 
     wait_until(empty, timeout, f"the queues to be empty, but {left}")
