@@ -58,7 +58,11 @@ SLACK = 600.0
 """Clocks differ; a proxy of exactly a day must not fail for it."""
 
 SHORTEST = 60.0
-"""A proxy that ends sooner is of no use."""
+"""A pilot is given none that ends sooner: it is of no use."""
+
+SHORTEST_DELEGATED = 900.0
+"""What a user delegates lives at least so long: a job has to wait, to be matched and to start within it, and a pilot
+takes no further job on a proxy that ends sooner."""
 
 ISSUED_SECONDS = 12 * 3600.0
 """Longest proxy on a worker node; a pilot asks again for later jobs."""
@@ -151,8 +155,10 @@ class ProxyManager(Consumer):
             reason = "a limited proxy cannot be delegated: jobs need a full one to start from"
         elif not hmac.compare_digest(public_bytes(chain.public_key), public_bytes(key.public_key())):
             reason = "the proxy is not for the key of this delegation"
-        elif end < batch.now + SHORTEST:
-            reason = "the proxy has expired, or will within a minute: make a new one"
+        elif end < batch.now + SHORTEST_DELEGATED:
+            left = max(0.0, end - batch.now) / 60
+            reason = f"the proxy ends in {left:.0f} min, and less than {SHORTEST_DELEGATED / 60:.0f} min serve no job: "
+            reason += "make a new proxy"
         elif end > batch.now + LONGEST + SLACK:
             reason = f"the proxy lives longer than {LONGEST / 3600:.0f} h: delegate a shorter one"
         if reason:

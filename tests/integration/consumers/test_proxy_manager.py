@@ -88,7 +88,14 @@ def test_a_delegation_serves_once(store: Store, manager: ProxyManager, authority
 
 
 @pytest.mark.parametrize(
-    ("options", "why"), [({"limited": True}, "limited"), ({"hours": 30}, "longer than 24 h")], ids=["limited", "long"]
+    ("options", "why"),
+    [
+        ({"limited": True}, "limited"),
+        ({"hours": 30}, "longer than 24 h"),
+        ({"hours": 14.5 / 60}, "less than 15 min serve no job: make a new proxy"),
+        ({"hours": 10 / 3600}, "ends in 0 min"),
+    ],
+    ids=["limited", "long", "short", "ending"],
 )
 def test_an_unfit_proxy_is_refused(
     store: Store, manager: ProxyManager, authority: pki.Pki, options: dict[str, float], why: str
@@ -97,6 +104,24 @@ def test_an_unfit_proxy_is_refused(
     assert isinstance(refused, Refused)
     assert why in refused.reason
     assert events(store) == ["delegation.refused"]
+    with store.reading() as tx:
+        assert proxies.until(tx, REAL.identity, REAL.group) is None
+        assert proxies.pending(tx, REAL.identity, 0.0) == 0
+
+
+def test_a_proxy_of_a_quarter_of_an_hour_will_do(store: Store, manager: ProxyManager, authority: pki.Pki) -> None:
+    assert isinstance(delegate(store, manager, authority.user, hours=15.5 / 60), DelegationStored)
+
+
+def test_an_unfit_proxy_leaves_the_stored_one_as_it_was(
+    store: Store, manager: ProxyManager, authority: pki.Pki
+) -> None:
+    stored = delegate(store, manager, authority.user)
+    assert isinstance(delegate(store, manager, authority.user, hours=0.1), Refused)
+    with store.reading() as tx:
+        (kept,) = proxies.get(tx, [(REAL.identity, REAL.group)]).values()
+    assert isinstance(stored, DelegationStored)
+    assert kept.not_after == stored.not_after
 
 
 def test_a_chain_for_another_key_is_refused(store: Store, manager: ProxyManager, authority: pki.Pki) -> None:
