@@ -93,6 +93,9 @@ class Consumer:
     raw_queues: ClassVar[frozenset[str]] = frozenset()
     """Queues whose deliveries come without admission (:meth:`on_raw`): what the broker itself gave up on."""
 
+    unconfirmed: int = 0
+    """Set by the engine: letters on their way at its last look; who has much to say waits while there are many."""
+
     idle: bool = False
     """Set by the engine: the queues were empty at its last look."""
 

@@ -6,7 +6,7 @@ decided one after the other on the row as it then stands. Nothing is written bef
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import fields
 
 import msgspec
@@ -262,17 +262,23 @@ def usage_columns(usage: Usage) -> dict[str, object]:
 
 def publish_changes(batch: Batch, changes: list[JobChange]) -> None:
     """Say what changed, in events of bounded size."""
+    for part in parts(changes):
+        batch.publish(JobsChanged(changes=part))
+
+
+def parts(changes: Sequence[JobChange]) -> Iterator[tuple[JobChange, ...]]:
+    """Changes in parts for one message each: few enough, and small enough whatever their texts are."""
     some: list[JobChange] = []
     size = 0
     for change in changes:
         weight = len(msgspec.json.encode(change)) + 1
         if some and (len(some) >= EVENT_CHANGES or size + weight > EVENT_BYTES):
-            batch.publish(JobsChanged(changes=tuple(some)))
+            yield tuple(some)
             some, size = [], 0
         some.append(change)
         size += weight
     if some:
-        batch.publish(JobsChanged(changes=tuple(some)))
+        yield tuple(some)
 
 
 def _within(files: Sequence[SandboxFile], sizes: Mapping[str, int]) -> tuple[list[tuple[SandboxFile, int]], list[str]]:

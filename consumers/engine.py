@@ -136,6 +136,7 @@ class Engine:
             self._patiently(self._chores, stop)
             due = self._consumer.due_in(self._clock())
         self._settle()
+        self._consumer.unconfirmed = len(self._sent)
         wanted = self._consumer.wants_queues()
         self._consume(wanted and len(self._sent) <= UNSENT_MARK)
         deliveries = self._drain()

@@ -17,14 +17,13 @@ from schemas.envelope import reply_queue
 from schemas.messages.event import JobChange
 from schemas.messages.service import JobProgress
 
+from .changes import parts
+
 MAX_PER_CLIENT = 200
 """Ranges that one client may follow: a tool covers what it watches by few ranges."""
 
 MAX_FOLLOWS = 20_000
 """Ranges of all clients: two bisections each and batch, 20 ms at most."""
-
-PROGRESS_CHANGES = 500
-"""Changes in one message: near 100 kB."""
 
 Range = tuple[int, int]
 """(first id, one past the last)"""
@@ -165,5 +164,5 @@ class _News:
 
 def progress(changes: Sequence[JobChange]) -> Iterator[JobProgress]:
     """Messages of bounded size."""
-    for start in range(0, len(changes), PROGRESS_CHANGES):
-        yield JobProgress(changes=tuple(changes[start : start + PROGRESS_CHANGES]))
+    for part in parts(changes):
+        yield JobProgress(changes=part)

@@ -2,8 +2,9 @@
 
 Promises: nobody hears of a job that :func:`broker.authorization.may_see_job` keeps from him; a job that may not be
 seen and one that is not there get the same answer. Answers are not kept: who misses one asks again. Follows live in
-memory (:mod:`consumers.following`); every process hears every ``job.changed`` event by a queue of its own and so
-handles each of them itself, without an inbox.
+memory (:mod:`consumers.following`), and the states that they begin with are told in pages
+(:mod:`consumers.owed_states`); every process hears every ``job.changed`` event by a queue of its own and so handles
+each of them itself, without an inbox.
 """
 
 from __future__ import annotations
@@ -14,19 +15,19 @@ from typing import ClassVar
 import msgspec
 
 from broker.authorization import Principal, Property, may_see_job
-from broker.publisher import reply
 from broker.subscriber import Admitted
 from schemas.messages.common import MAX_INLINE_BYTES, SandboxFile, Usage
 from schemas.messages.event import JobChange, JobsChanged
-from schemas.messages.service import AttemptInfo, HistoryLine, JobDetail, JobListing, JobProgress, JobSummary, Refused
+from schemas.messages.service import AttemptInfo, HistoryLine, JobDetail, JobListing, JobSummary, Refused
 from schemas.messages.user import FollowJobs, InspectJob, QueryJobs
 
 from .batch import Batch, Consumer
 from .directory import Directory
-from .following import Follow, Followers, progress
+from .following import Follow, Followers
 from .outcome import ACK, DeadLetter, Outcome
+from .owed_states import MAX_UNCONFIRMED, OwedStates
 from .store import attempts, history, jobs, sandboxes
-from .store.rows import AttemptRow, JobFilter, JobRow, JobState
+from .store.rows import AttemptRow, JobFilter, JobRow
 
 NO_SUCH_JOB = "no such job"
 
@@ -40,14 +41,14 @@ MAX_ATTEMPTS = 500
 MAX_CAUSE = 1000
 """Bounds of a detail: the latest lines and attempts, each reason cut, stay below 2 MB."""
 
-STATES_PAGE = 10_000
-"""States read at once for a follower."""
-
 OVERLAP_SECONDS = 60.0
 """A follow that is renewed gets the states that changed since so long before the last question: a change was committed
 by then whatever the clocks of the services say, and an event that was lost is made good."""
 
 EXPIRE_SECONDS = 5.0
+
+CROWDED_SECONDS = 0.05
+"""Pause before it is looked again whether the broker took what was told."""
 
 
 class JobMonitor(Consumer):
@@ -64,6 +65,7 @@ class JobMonitor(Consumer):
     def __init__(self, directory: Directory) -> None:
         self._directory = directory
         self._followers = Followers()
+        self._states = OwedStates()
         self._next_look = 0.0
 
     def handle(self, batch: Batch, messages: Sequence[Admitted]) -> list[Outcome]:
@@ -77,6 +79,7 @@ class JobMonitor(Consumer):
                 outcomes.append(ACK)
             else:
                 outcomes.append(self.dispatch(batch, message))
+        self._tell_states(batch)
         batch.unrecorded.extend(self._followers.letters(changes, batch.now, self._may_still))
         return outcomes
 
@@ -131,38 +134,38 @@ class JobMonitor(Consumer):
         asked = message.verified.message
         if not isinstance(asked, FollowJobs):
             return DeadLetter("not job.follow")
-        correlation = message.verified.header.jti
-        follow = Follow(message.principal, correlation, batch.now, batch.now + asked.seconds)
+        wanted = (asked.first, asked.first + asked.count)
+        follow = Follow(message.principal, message.verified.header.jti, batch.now, batch.now + asked.seconds)
         try:
-            before = self._followers.add(message.client, (asked.first, asked.first + asked.count), follow)
+            before = self._followers.add(message.client, wanted, follow)
         except OverflowError as error:
             _refuse(batch, message, "limit", str(error))
             return ACK
         since = before.asked - OVERLAP_SECONDS if before is not None and before.until >= batch.now else 0.0
-        first, end, told = asked.first, asked.first + asked.count, False
-        while first < end:
-            states = jobs.states(batch.tx, first, end - first, since=since, limit=STATES_PAGE)
-            visible = [_change(one) for one in states if may_see_job(message.principal, one.owner, one.grp)]
-            for part in progress(visible):
-                batch.unrecorded.append(reply(part, message.client, correlation))
-                told = True
-            first = states[-1].id + 1 if len(states) == STATES_PAGE else end
-        if not told:
-            batch.say(message, JobProgress(changes=()))
+        self._states.promise(message.client, wanted, follow, since)
         return ACK
+
+    def _tell_states(self, batch: Batch) -> None:
+        if len(self._states) and self.unconfirmed < MAX_UNCONFIRMED:
+            self._states.tell(batch, self._may_still)
 
     def _may_still(self, principal: Principal, client: str) -> bool:
         found = self._directory.principal(principal.identity, principal.group, client)
         return found is not None and found.properties == principal.properties
 
     def due_in(self, now: float) -> float | None:
-        """Forget follows that are over."""
+        """At once while states are to be told; from time to time forget follows that are over."""
+        if len(self._states):
+            return 0.0 if self.unconfirmed < MAX_UNCONFIRMED else CROWDED_SECONDS
         return self._next_look - now if len(self._followers) else None
 
     def chores(self, batch: Batch) -> None:
-        """Forget follows that are over."""
-        self._next_look = batch.now + EXPIRE_SECONDS
-        self._followers.expire(batch.now)
+        """Forget follows that are over; tell some states."""
+        if batch.now >= self._next_look:
+            self._next_look = batch.now + EXPIRE_SECONDS
+            self._followers.expire(batch.now)
+            self._states.expire(batch.now)
+        self._tell_states(batch)
 
 
 def _scope(principal: Principal, asked: QueryJobs) -> JobFilter | None:
@@ -264,20 +267,6 @@ def _outputs(batch: Batch, job: int) -> tuple[SandboxFile, ...]:
     return tuple(
         SandboxFile(name=row.name, sha256=row.sha256, size=row.size, mode=row.mode, content=contents.get(row.sha256))
         for row in rows
-    )
-
-
-def _change(row: JobState) -> JobChange:
-    return JobChange(
-        job=row.id,
-        status=row.status,
-        minor=row.minor,
-        attempt=row.attempt,
-        time=row.changed,
-        owner=row.owner,
-        group=row.grp,
-        site=row.site,
-        pilot=row.pilot,
     )
 
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 
 import pytest
 
 from broker.authorization import Property
+from consumers import owed_states
+from consumers.batch import Batch
 from consumers.directory import Directory
 from consumers.job_monitor import JobMonitor
 from consumers.store import Store, attempts, history, registry, sandboxes
@@ -168,6 +171,7 @@ def test_who_is_suspended_hears_nothing_more(store: Store, directory: Directory)
     ask(store, monitor, FollowJobs(first=1))
     with store.transaction() as tx:
         registry.set_suspended(tx, ADA.identity, suspended=True)
+    directory._loaded = float("-inf")
     assert not publish(store, monitor, [changed(1)]).said
 
 
@@ -177,3 +181,112 @@ def test_many_states_come_in_bounded_messages(store: Store, monitor: JobMonitor)
     ask(store, monitor, FollowJobs(first=1, count=2000))
     heard = publish(store, monitor, *([changed(job) for job in range(start, start + 400)] for start in (1, 401, 801)))
     assert [len(one.changes) for one in heard.said if isinstance(one, JobProgress)] == [500, 500, 200]
+
+
+# -- questions about very many jobs -------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def small_pages(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(owed_states, "PAGE", 2)
+    monkeypatch.setattr(owed_states, "PAGE_RANGE", 7)
+    monkeypatch.setattr(owed_states, "PAGE_COST", 1)
+    monkeypatch.setattr(owed_states, "STATES_PER_TURN", 4)
+
+
+def put_many(store: Store, *ids: int) -> None:
+    for job in ids:
+        put_job(store, job, ADA)
+
+
+def turns(store: Store, monitor: JobMonitor, first: Heard, now: float = NOW) -> list[Heard]:
+    """All that is told, turn by turn."""
+    heard = [first]
+    while monitor.due_in(now) == 0.0:
+        heard.append(chores(store, monitor, now))
+        assert len(heard) < 100
+    return heard
+
+
+@pytest.mark.usefixtures("small_pages")
+def test_very_many_states_are_told_turn_by_turn(store: Store, monitor: JobMonitor) -> None:
+    put_many(store, *range(1, 12), 30)
+    chores(store, monitor)  # follows that are over are looked for from time to time only
+    asked = admitted(FollowJobs(first=1, count=100), ADA, now=NOW)
+    heard = turns(store, monitor, tell(store, monitor, [asked], NOW))
+    assert [job for one in heard for job, _ in told(one)] == [*range(1, 12), 30]
+    assert max(len(told(one)) for one in heard) <= 5, "what a turn may tell, and the rest of a page"
+    assert len(heard) >= 3
+    letters = [letter for one in heard for letter in one.unrecorded]
+    assert {letter.correlation for letter in letters} == {asked.verified.header.jti}
+    assert monitor.due_in(NOW) != 0.0
+
+
+@pytest.mark.usefixtures("small_pages")
+def test_a_small_question_does_not_wait_for_a_large_one(store: Store, monitor: JobMonitor) -> None:
+    put_many(store, *range(1, 30))
+    ask(store, monitor, FollowJobs(first=1, count=1000))
+    second = user("ada", suffix="2")
+    assert [job for job, _ in told(ask(store, monitor, FollowJobs(first=29), second), second)] == [29]
+
+
+@pytest.mark.usefixtures("small_pages")
+def test_a_question_about_nothing_that_may_be_seen_gets_one_empty_answer(store: Store, monitor: JobMonitor) -> None:
+    for job in range(1, 12):
+        put_job(store, job, BOB)
+    heard = turns(store, monitor, ask(store, monitor, FollowJobs(first=1, count=50)))
+    assert [one for turn in heard for one in turn.said] == [JobProgress(changes=())]
+
+
+@pytest.mark.usefixtures("small_pages")
+def test_asked_again_meanwhile_it_goes_on_for_the_newer_question(store: Store, monitor: JobMonitor) -> None:
+    put_many(store, *range(1, 12))
+    first = ask(store, monitor, FollowJobs(first=1, count=20))
+    again = admitted(FollowJobs(first=1, count=20), ADA, now=NOW)
+    rest = turns(store, monitor, tell(store, monitor, [again], NOW + 1), NOW + 1)
+    assert [job for one in [first, *rest] for job, _ in told(one)] == list(range(1, 12))
+    assert {letter.correlation for one in rest for letter in one.unrecorded} == {again.verified.header.jti}
+
+
+@pytest.mark.usefixtures("small_pages")
+def test_a_rollback_loses_no_state(store: Store, monitor: JobMonitor) -> None:
+    put_many(store, *range(1, 8))
+    asked = admitted(FollowJobs(first=1, count=7), ADA, now=NOW)
+    with contextlib.suppress(RuntimeError), store.transaction() as tx:
+        monitor.handle(Batch(tx, NOW), [asked])
+        raise RuntimeError("undone")
+    heard = turns(store, monitor, tell(store, monitor, [asked], NOW + 1), NOW + 1)
+    assert [job for one in heard for job, _ in told(one)] == list(range(1, 8))
+
+
+@pytest.mark.usefixtures("small_pages")
+def test_nothing_is_told_while_the_broker_does_not_take_it(store: Store, monitor: JobMonitor) -> None:
+    put_many(store, 1, 2)
+    monitor.unconfirmed = owed_states.MAX_UNCONFIRMED
+    assert ask(store, monitor, FollowJobs(first=1, count=2)).said == []
+    due = monitor.due_in(NOW)
+    assert due is not None
+    assert 0 < due < 1
+    monitor.unconfirmed = 0
+    assert [job for job, _ in told(chores(store, monitor, NOW))] == [1, 2]
+
+
+@pytest.mark.usefixtures("small_pages")
+def test_who_leaves_or_is_suspended_is_told_no_more(store: Store, directory: Directory) -> None:
+    put_many(store, *range(1, 30))
+    monitor = JobMonitor(directory=directory)
+    ask(store, monitor, FollowJobs(first=1, count=50, seconds=10))
+    assert chores(store, monitor, NOW + 11).said == []
+    assert monitor.due_in(NOW + 11) != 0.0
+    ask(store, monitor, FollowJobs(first=1, count=50), now=NOW + 20)
+    with store.transaction() as tx:
+        registry.set_suspended(tx, ADA.identity, suspended=True)
+    directory._loaded = float("-inf")
+    assert chores(store, monitor, NOW + 21).said == []
+
+
+def test_long_texts_do_not_make_answers_that_nobody_may_read(store: Store, monitor: JobMonitor) -> None:
+    for job in range(1, 401):
+        put_job(store, job, ADA, minor="\x01" * 4096)
+    heard = turns(store, monitor, ask(store, monitor, FollowJobs(first=1, count=400)))
+    assert len([job for one in heard for job, _ in told(one)]) == 400  # each message within its type's bound
