@@ -7,6 +7,7 @@ bisections; followers of the same jobs share one encoding. So many followers of 
 from __future__ import annotations
 
 from bisect import bisect_left
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
@@ -21,6 +22,9 @@ from .changes import parts
 
 MAX_PER_CLIENT = 200
 """Ranges that one client may follow: a tool covers what it watches by few ranges."""
+
+MAX_PER_IDENTITY = 1_000
+"""Ranges that all clients of one identity may follow: some tools at once, but no single user takes the room of all."""
 
 MAX_FOLLOWS = 20_000
 """Ranges of all clients: two bisections each and batch, 20 ms at most."""
@@ -55,6 +59,7 @@ class Followers:
     def __init__(self) -> None:
         self._follows: dict[str, dict[Range, Follow]] = {}
         self._count = 0
+        self._of_identity: Counter[str] = Counter()
 
     def __len__(self) -> int:
         return self._count
@@ -63,16 +68,20 @@ class Followers:
         """Follow a range, or follow it longer; what was there before.
 
         Raises:
-            OverflowError: the client, or all together, follow too much already.
+            OverflowError: the client, its identity, or all together, follow too much already.
         """
-        mine = self._follows.get(client, {})
+        mine, identity = self._follows.get(client, {}), follow.principal.identity
         before = mine.get(wanted)
         if before is None:
             if len(mine) >= MAX_PER_CLIENT:
                 raise OverflowError(f"you follow {len(mine)} ranges of jobs already; at most {MAX_PER_CLIENT}")
+            if self._of_identity[identity] >= MAX_PER_IDENTITY:
+                reason = f"all your tools together follow {MAX_PER_IDENTITY} ranges of jobs already; end some of them"
+                raise OverflowError(reason)
             if self._count >= MAX_FOLLOWS:
                 raise OverflowError("too many followers; try again later, or ask for the jobs' states instead")
             self._count += 1
+            self._of_identity[identity] += 1
         self._follows.setdefault(client, {})[wanted] = follow
         return before
 
@@ -80,7 +89,9 @@ class Followers:
         """Forget those whose time is over."""
         for client in list(self._follows):
             kept = {wanted: follow for wanted, follow in self._follows[client].items() if follow.until >= now}
-            self._count -= len(self._follows[client]) - len(kept)
+            over = [one for wanted, one in self._follows[client].items() if wanted not in kept]
+            self._count -= len(over)
+            self._of_identity -= Counter(one.principal.identity for one in over)  # and without those that have none
             if kept:
                 self._follows[client] = kept
             else:

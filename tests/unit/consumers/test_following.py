@@ -99,6 +99,23 @@ def test_bounds(monkeypatch: pytest.MonkeyPatch) -> None:
     assert len(followers) == 0
 
 
+def test_all_tools_of_one_user_share_a_quota(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(following, "MAX_PER_IDENTITY", 3)
+    followers = Followers()
+    for number in range(3):
+        followers.add(f"ada.{number}", (1, 2), follow(until=50.0 + number))
+    with pytest.raises(OverflowError, match="all your tools together follow 3 ranges"):
+        followers.add("ada.9", (1, 2), follow())
+    followers.add("ada.1", (1, 2), follow(until=90.0))  # asking again takes no more room
+    followers.add("bob.1", (1, 2), follow(BOB))
+    followers.expire(60.0)
+    assert len(followers) == 2
+    for number in range(7, 9):
+        followers.add(f"ada.{number}", (1, 2), follow())
+    with pytest.raises(OverflowError):
+        followers.add("ada.9", (1, 2), follow())
+
+
 def test_who_may_not_listen_any_more_hears_nothing() -> None:
     followers = Followers()
     followers.add("ada.1", (1, 2), follow())
