@@ -330,6 +330,10 @@ class Engine:
         verdict: Outcome | None = None,
     ) -> None:
         """One transaction: inbox, state, outbox; then acknowledge and publish."""
+        if messages and verdict is None and not self._consumer.wants_queues():
+            # It wanted to when they came. Its memory went with the rollback before this: its chores bring it back, or
+            # every other message of the batch would go back to the broker, once for each that fails.
+            self._chores()
         confirmed = self._confirmed
         with self._undone_on_failure(), self._store.transaction() as tx:
             batch = Batch(tx, self._clock())

@@ -213,6 +213,84 @@ def test_a_poisoned_message_dies_and_the_others_live(broker: FakeBroker, store: 
     assert counted(store, 4) == 1
 
 
+class Forgetful(Script):
+    """Keeps something in memory that a rollback takes and its chores bring back, as the matcher does."""
+
+    def on_rollback(self) -> None:
+        super().on_rollback()
+        self.wanted, self.due = False, 0.0
+
+    def chores(self, batch: Batch) -> None:
+        super().chores(batch)
+        self.wanted = True
+
+    def on_kill(self, batch: Batch, message: Admitted) -> Outcome:
+        if not self.wanted:
+            raise NotLeader("test")
+        return super().on_kill(batch, message)
+
+
+@pytest.fixture
+def forgetful(store: Store, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeBroker]:
+    monkeypatch.setattr(engine_module, "IDLE_SECONDS", 0.05)
+    made = FakeBroker(store, Forgetful(), [QUEUE], [ADA]).start()
+    yield made
+    made.stop()
+
+
+def test_whoever_forgets_by_a_rollback_remembers_before_the_others_are_handled(
+    forgetful: FakeBroker, store: Store
+) -> None:
+    """However many are poisoned, the broker never hears of the others: it would count and in the end bury them."""
+    script = forgetful.consumer
+    assert isinstance(script, Forgetful)
+    poisoned = range(2, 62, 2)
+    for job in poisoned:
+        script.plan[job] = fail(ValueError("poison"))
+    forgetful.give(*(kill(job) for job in range(1, 62)))
+    forgetful.settled(30)
+    assert [counted(store, job) for job in range(1, 62)] == [job % 2 for job in range(1, 62)]
+    assert len(graves(store)) == len(poisoned)
+    assert {what for what, _ in forgetful.log if what in {"ack", "requeue", "reject"}} == {"ack"}
+
+
+def test_whoever_forgets_by_a_conflict_remembers_too(forgetful: FakeBroker, store: Store) -> None:
+    script = forgetful.consumer
+    assert isinstance(script, Forgetful)
+    tries: list[int] = []
+
+    def clash() -> Outcome:
+        tries.append(1)
+        if len(tries) < 3:
+            raise StoreConflict
+        return ACK
+
+    script.plan[2] = clash
+    forgetful.give(kill(1), kill(2), kill(3))
+    forgetful.settled()
+    assert [counted(store, job) for job in (1, 2, 3)] == [1, 1, 1]
+    assert {what for what, _ in forgetful.log if what in {"ack", "requeue", "reject"}} == {"ack"}
+
+
+def test_whoever_cannot_remember_gives_back(forgetful: FakeBroker, store: Store) -> None:
+    script = forgetful.consumer
+    assert isinstance(script, Forgetful)
+    script.plan[1] = fail(ValueError("poison"))
+    failures = [1, 2]
+
+    def chore(_batch: Batch) -> None:
+        if failures:
+            failures.pop()
+            script.due = 0.0
+            raise NotLeader("another leads")
+
+    script.chore = chore
+    forgetful.give(kill(1), kill(2))
+    forgetful.settled()
+    assert [what for what, _ in forgetful.log if what in {"ack", "requeue"}] == ["requeue", "requeue"]
+    wait_until(lambda: script.wanted, 10, "the chores")
+
+
 def test_a_dead_letter_keeps_the_message_as_it_came(broker: FakeBroker, store: Store, script: Script) -> None:
     script.plan[1] = lambda: DeadLetter("no good")
     one = kill(1)

@@ -3,24 +3,28 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 
 import pytest
 
 from broker.publisher import reply
+from broker.topology import Queue
 from consumers.batch import Batch
 from consumers.directory import Directory
 from consumers.domain.requirements import Requirements
 from consumers.matcher import LEAD_SECONDS, RECONCILE_SECONDS, Matcher
+from consumers.matching import Asked, Matching
 from consumers.settings import LeaseSettings
-from consumers.store import Store, jobs, parked, queues, registry
+from consumers.store import Store, dead, jobs, parked, queues, registry
 from consumers.store.errors import NotLeader
 from schemas.job import JobStatus
 from schemas.messages.event import ProxyWanted, WorkWaiting
 from schemas.messages.pilot import HeldProxy, Offer, RequestMatch
 from schemas.messages.service import MatchResponse
+from tests.support.fake_broker import FakeBroker, sealed
 from tests.support.jobs import job_of, put_job
 from tests.support.messages import Heard, Sender, admitted, chores, pilot, service, tell, user
+from tests.support.wait import wait_until
 
 pytestmark = pytest.mark.integration
 
@@ -254,3 +258,39 @@ def test_after_a_rollback_the_index_is_made_anew(store: Store, put: Put, matcher
     assert not matcher.wants_queues()
     chores(store, matcher, NOW + 0.1)
     assert given(ask(store, matcher, (request(), P1)), P1) == [1]
+
+
+# -- poison -------------------------------------------------------------------------------------------------------
+
+
+def test_many_poisoned_requests_send_no_other_back_to_the_broker(
+    store: Store, put: Put, directory: Directory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The index goes with each rollback; it is there again before the next request is looked at."""
+    serve = Matching.serve
+
+    def poisoned(self: Matching, batch: Batch, asked: Sequence[Asked], hinted: Collection[int]) -> None:
+        serve(self, batch, asked, hinted)
+        if any(one.request.slot == "poison" for one in asked):
+            raise ValueError("poison")
+
+    monkeypatch.setattr(Matching, "serve", poisoned)
+    put(*range(1, 31))
+    pilots = [pilot(str(number)) for number in range(55)]
+    broker = FakeBroker(
+        store, Matcher(LeaseSettings(), directory, "here"), [Queue("matching", "matcher", (), "test")], pilots
+    ).start()
+    try:
+        wait_until(broker.consumer.wants_queues, 10, "leadership")
+        slots = ["poison" if number < 25 else "main" for number in range(55)]
+        broker.give(
+            *(sealed(request(slot=slot), sender) for slot, sender in zip(slots, pilots, strict=True))
+        )  # more poison than the broker delivers a message again
+        broker.settled(60)
+    finally:
+        broker.stop()
+    assert {what for what, _ in broker.log if what in {"ack", "requeue", "reject"}} == {"ack"}
+    with store.reading() as tx:
+        assert len(dead.query(tx)[0]) == 25
+        given_to = [row.pilot for row in jobs.load_range(tx, 1, 30)]
+    assert sorted(given_to) == sorted(one.cli for one in pilots[25:])
