@@ -129,7 +129,8 @@ ATTRIBUTES: Final = (
     _files("InputSandbox", "input_sandbox", Kind.LOCAL_FILES, MAX_SANDBOX_FILES,
            "Small files that travel with the job into its work directory."),
     _files("OutputSandbox", "output_sandbox", Kind.RESULT_FILES, MAX_SANDBOX_FILES,
-           "Small files of the work directory that travel back; `*`, `?` and `[…]` are patterns."),
+           "Small files of the work directory that travel back, 10 MiB in total. `*`, `?` and `[…]` are patterns; "
+           "they skip hidden files: write `.*` or the name to get those."),
     _files("InputData", "input_data", Kind.LFNS, MAX_INPUT_DATA,
            "Logical files to read, `/<vo>/…`, with or without `LFN:`. The job goes where replicas are."),
     _files("OutputData", "output_data", Kind.OUTPUT_FILES, MAX_INPUT_DATA,

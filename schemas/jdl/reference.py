@@ -14,6 +14,7 @@ from .functions import FUNCTIONS
 from .parametric import MAX_PARAMETRIC_JOBS
 from .parser import MAX_DEPTH
 from .source import MAX_JDL_BYTES
+from .template import MAX_DESCRIPTION_BYTES
 
 _INTRODUCTION: Final = """\
 # Job description language
@@ -83,7 +84,8 @@ vectors have the same length. Placeholders work in every attribute, also in item
 | `%j` | The id of the job, filled in by the server, in every job. |
 
 A value of a vector may be a list: `%s` as a whole item of a list then becomes its items. There is no escape: `%%s` is
-`%` and the value. Without `Parameters` only `%j` is replaced.
+`%` and the value. Without `Parameters` only `%j` is replaced. A description filled in, as it travels, has at most
+{kib} KiB.
 """
 
 _DIFFERENCES: Final = """\
@@ -118,7 +120,7 @@ def render() -> str:
         [
             _INTRODUCTION,
             _table(),
-            _PARAMETRIC.format(jobs=MAX_PARAMETRIC_JOBS),
+            _PARAMETRIC.format(jobs=MAX_PARAMETRIC_JOBS, kib=MAX_DESCRIPTION_BYTES // 1024),
             _TEXT.format(kib=MAX_JDL_BYTES // 1024, depth=MAX_DEPTH, functions=functions),
             _DIFFERENCES.format(extras=MAX_EXTRA_ATTRIBUTES, server=server, without_effect=effect),
         ]

@@ -3,10 +3,12 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+from consumers import admission, following, gatekeeper, job_manager, proxy_manager
 from consumers.domain.index import AGEING_SECONDS
 from consumers.domain.requirements import CPU_CLASSES
 from consumers.domain.shares import MAX_CREDIT
 from schemas.job import ACCEPT_LEASE, DEFAULT_RUN_LEASE, LEASE_MARGIN, MAX_INFRASTRUCTURE_RETRIES, TRANSITIONS
+from schemas.messages.common import MAX_ATTEMPTS, MAX_SANDBOX_BYTES
 
 DOCS = Path(__file__).parents[3] / "docs" / "explanation"
 
@@ -26,3 +28,24 @@ def test_numbers_in_the_text_are_those_of_the_code() -> None:
     assert f"submission time − {AGEING_SECONDS:,.0f} s".replace(",", " ") in matching
     assert f"one of {len(CPU_CLASSES)} classes" in matching
     assert f"at most {MAX_CREDIT} turns" in matching
+
+
+def test_limits_of_users_are_those_of_the_code() -> None:
+    text = (DOCS.parent / "how-to" / "operate.md").read_text("utf-8")
+    assert f"| submissions | {job_manager.SUBMISSIONS_PER_MINUTE} a minute |" in text
+    assert f"| jobs submitted | {job_manager.JOBS_PER_HOUR:,} an hour |".replace(",", " ") in text
+    assert f"| {job_manager.BYTES_PER_HOUR >> 30} GiB an hour |" in text
+    assert f"| {following.MAX_PER_CLIENT} by one client, {following.MAX_PER_IDENTITY} by all of one user |" in text
+    assert f"| delegations under way | {proxy_manager.MAX_PENDING} |" in text
+    assert f"| {admission.AUDITED_PER_MINUTE} lines a minute;" in text
+    assert f"lives at least {proxy_manager.SHORTEST_DELEGATED / 60:.0f} minutes" in text
+    assert f"beyond {MAX_SANDBOX_BYTES >> 20} MiB in total" in text
+
+
+def test_what_is_said_of_logins_is_so() -> None:
+    for name in ("SECURITY.md", "docs/wire-format.md"):
+        assert f"{gatekeeper.ASKED_AGAIN_SECONDS:.0f} s" in (DOCS.parents[1] / name).read_text("utf-8")
+
+
+def test_the_last_attempt_number_is_that_of_the_code() -> None:
+    assert f"end at\n{MAX_ATTEMPTS:,};".replace(",", " ") in (DOCS / "job-life.md").read_text("utf-8")
