@@ -5,6 +5,7 @@ Loopback only: it sees login assertions. Answers ``allow`` or ``deny``; any faul
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
@@ -68,7 +69,8 @@ class GatekeeperServer:
 
     def stop(self) -> None:
         """Stop serving; RabbitMQ's idle connections are cut."""
-        self._server.trigger.pull_trigger(self._close_all)  # run by the loop's own thread
+        with contextlib.suppress(OSError):  # a loop that has ended by itself has no trigger any more
+            self._server.trigger.pull_trigger(self._close_all)  # run by the loop's own thread
         self._thread.join(5)
         self._server.task_dispatcher.shutdown()
 

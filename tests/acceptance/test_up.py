@@ -81,6 +81,8 @@ def test_what_was_killed_is_started_again(fresh_user: CommandLine) -> None:
     run("up", "--pilots", "0")
     assert "pilot-1" not in {process["name"] for process in fresh_user.json("status")["processes"]}
     run("down")
+    # What was killed of the first pilot is its keeper: the pilot itself then ends in order, in its own time.
+    wait_until(lambda: fresh_user.processes() == [], 40, "nothing runs any more")
 
 
 def test_a_failing_start_says_what_failed_and_leaves_nothing(fresh_user: CommandLine) -> None:

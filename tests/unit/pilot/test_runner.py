@@ -306,9 +306,14 @@ def test_children_from_before_the_runner_are_left_alone(shell: Shell) -> None:
         server.kill()
 
 
+def children_in_other_sessions() -> set[int]:
+    return {p.pid for p in read_processes().values() if p.parent == os.getpid() and p.session != os.getsid(0)}
+
+
 def test_many_payloads_from_several_threads(runner: PayloadRunner, shell: Shell) -> None:
     specs = [[shell("exit 5") for _ in range(15)] for _ in range(4)]
     codes: list[int | None] = []
+    servers = children_in_other_sessions()  # of other tests
 
     def work(mine: list[PayloadSpec]) -> None:
         codes.extend(finished(runner.start(spec)).exit_code for spec in mine)
@@ -319,8 +324,7 @@ def test_many_payloads_from_several_threads(runner: PayloadRunner, shell: Shell)
     for thread in threads:
         thread.join()
     assert codes == [5] * 60
-    ours = [p for p in read_processes().values() if p.parent == os.getpid() and p.session != os.getsid(0)]
-    assert ours == []
+    assert children_in_other_sessions() <= servers
 
 
 def test_close_stops_everything(shell: Shell, living: Living) -> None:
