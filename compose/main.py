@@ -54,11 +54,21 @@ MOUNTS: tuple[Mount, ...] = (
 INTERNAL_ERROR = 70
 """As in producers.commands.exit_codes; repeated here so that a broken installation still ends in order."""
 
+READER_LEFT = 141
+"""Whoever read our output has left (``| head``): as a shell reports SIGPIPE."""
+
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the script; ends the process."""
     words = list(sys.argv[1:] if argv is None else argv)
-    sys.exit(run(words))
+    _open_streams()
+    code = run(words)
+    try:
+        sys.stdout.flush()
+    except OSError as error:  # the disk below it is full, say
+        code = code or _report(error)
+        _close_output()
+    sys.exit(code)
 
 
 def run(words: Sequence[str]) -> int:
@@ -75,7 +85,7 @@ def run(words: Sequence[str]) -> int:
         return 130
     except BrokenPipeError:
         _close_output()
-        return 141  # as a shell reports SIGPIPE
+        return READER_LEFT
     except Exception as error:  # noqa: BLE001 - the last resort: no traceback reaches a user
         return _report(error)
 
@@ -83,9 +93,12 @@ def run(words: Sequence[str]) -> int:
 def _dispatch(words: Sequence[str]) -> int:
     from .group import make_group
 
+    _keep_quiet()
     try:
         make_group(MOUNTS, help_text(), _load_settings)(args=list(words), prog_name=PROGRAM)
     except SystemExit as end:
+        if isinstance(end.__context__, BrokenPipeError):  # the command line's library has turned it into an end
+            raise end.__context__ from None
         sys.stdout.flush()
         return end.code if isinstance(end.code, int) else int(end.code is not None)
     return 0
@@ -148,7 +161,7 @@ def _report(error: Exception) -> int:
 
         traceback.print_exception(error)
     try:
-        from producers.commands.exit_codes import code_of
+        from producers.commands.exit_codes import ExitCode, code_of
         from producers.commands.printing import harmless
         from schemas.errors import PilotageError
     except ImportError as broken:
@@ -158,6 +171,10 @@ def _report(error: Exception) -> int:
         lines = str(error).splitlines() or [type(error).__name__]
         print(f"error: {harmless(' '.join(lines))}", file=sys.stderr)
         return int(code_of(error))
+    if isinstance(error, OSError) and error.strerror:
+        place = f"{harmless(os.fsdecode(error.filename))}: " if isinstance(error.filename, str | bytes) else ""
+        print(f"error: {place}{error.strerror}", file=sys.stderr)
+        return int(ExitCode.NO)
     print(f"error: {PROGRAM} has a bug ({type(error).__name__}); {_save(error)}", file=sys.stderr)
     return INTERNAL_ERROR
 
@@ -177,6 +194,24 @@ def _save(error: Exception) -> str:
     except OSError:
         return "PILOTAGE_DEBUG=1 shows more"
     return f"details are in {name}"
+
+
+def _open_streams() -> None:
+    """Give a process that was started with closed streams (``<&-``) empty ones."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: PTH123, SIM115 - for the process's life
+
+
+def _keep_quiet() -> None:
+    """Commands say what went wrong in their own words; the connection's log lines are for ``PILOTAGE_DEBUG=1``."""
+    import logging
+
+    if os.environ.get("PILOTAGE_DEBUG") == "1":
+        logging.basicConfig(level=logging.DEBUG, format="%(name)s: %(message)s")
+        logging.getLogger("pika").setLevel(logging.WARNING)
+    else:
+        logging.getLogger("pilotage").addHandler(logging.NullHandler())
 
 
 def _close_output() -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import IO
 
 import pytest
 
@@ -81,6 +83,47 @@ def test_errors_are_one_line(tmp_path: Path) -> None:
     (tmp_path / "bad.toml").write_text("[broker]\nport = 1\n")
     done = run("job", "list", PILOTAGE_CONFIG=str(tmp_path / "bad.toml"))
     assert (done.returncode, "[broker] host is missing" in done.stderr) == (2, True)
+
+
+def test_what_the_machine_refuses_is_no_bug(tmp_path: Path) -> None:
+    """A file in the way, a full disk: said in one line, with the place."""
+    (tmp_path / "data").touch()
+    done = run("up", "--data-dir", str(tmp_path / "data" / "local"))
+    assert (done.returncode, done.stderr) == (ExitCode.NO, f"error: {tmp_path}/data/local: Not a directory\n")
+
+
+@pytest.mark.parametrize("words", [["--help"], ["job", "--help"], ["submit", "--check", "-o", "json", "-"]])
+def test_a_full_disk_below_the_output_is_one_line(words: list[str]) -> None:
+    with Path("/dev/full").open("w") as full:
+        done = in_shell(*words, stdout=full)
+    assert (done.returncode, done.stderr) == (ExitCode.NO, "error: No space left on device\n")
+
+
+@pytest.mark.parametrize("closing", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
+def test_closed_streams_are_empty_streams(closing: str) -> None:
+    """Started by a program that closed them, as some cron daemons do."""
+    done = in_shell("submit", "--check", "-", closing=closing)
+    assert done.returncode == ExitCode.USAGE
+    assert "bug" not in done.stderr
+
+
+def test_a_reader_that_has_left_ends_it_quietly() -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    with os.fdopen(writer, "w") as gone:
+        done = in_shell("submit", "--check", "-o", "json", "-", stdout=gone)
+    assert (done.returncode, done.stderr) == (script.READER_LEFT, "")
+
+
+def in_shell(
+    *words: str, closing: str = "", stdout: IO[str] | int = subprocess.PIPE
+) -> subprocess.CompletedProcess[str]:
+    """Run the script as a shell would, with redirections; an empty description on standard input."""
+    environment = {"PATH": "/usr/bin:/bin", "HOME": "/nonexistent", "PYTHONPATH": str(Path(script.__file__).parents[1])}
+    command = ["sh", "-c", f'"$@" {closing}', "sh", sys.executable, "-m", "compose.main", *words]
+    return subprocess.run(
+        command, input="", stdout=stdout, stderr=subprocess.PIPE, text=True, env=environment, timeout=60, check=False
+    )  # fmt: skip
 
 
 def test_completion_of_command_names_imports_none() -> None:
