@@ -285,8 +285,15 @@ class Client:
         ids: Iterable[int],
         timeout: float | None = None,
         on_change: Callable[[JobChange], None] | None = None,
+        on_away: Callable[[bool], None] = lambda _away: None,
     ) -> dict[int, JobStatus]:
-        """Wait until all these jobs have ended; return how.
+        """Wait until all these jobs have ended; return how. A broker that goes away is waited for as well.
+
+        Args:
+            ids: the jobs.
+            timeout: seconds; by default for ever.
+            on_change: told of each change, the present states first.
+            on_away: told when the broker is away (True), within half a minute, and when it is back (False).
 
         Raises:
             NotFoundError: one of them does not exist.
@@ -297,7 +304,8 @@ class Client:
         statuses = self._present(wanted)
         living = {job for job, status in statuses.items() if status not in FINAL}
         with explained():
-            for change in Follower(self._wire(), self._aside).changes(cover(living), deadline) if living else ():
+            follower = Follower(self._wire(), self._aside, on_away)
+            for change in follower.changes(cover(living), deadline) if living else ():
                 if change.job not in statuses:
                     continue
                 statuses[change.job] = change.status

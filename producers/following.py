@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from typing import TYPE_CHECKING
 
 from schemas.errors import TemporaryError
@@ -50,10 +50,20 @@ def cover(jobs: Iterable[int]) -> list[tuple[int, int]]:
 class Follower:
     """Follows ranges of jobs over a session."""
 
-    def __init__(self, session: Session, aside: deque[Incoming]) -> None:
-        """Take a session, and answers about progress that others have received meanwhile."""
+    def __init__(
+        self, session: Session, aside: deque[Incoming], on_away: Callable[[bool], None] = lambda _away: None
+    ) -> None:
+        """Take a session, and answers about progress that others have received meanwhile.
+
+        Args:
+            session: logged in.
+            aside: those answers.
+            on_away: told when nobody can be asked (True), and when it works again (False).
+        """
         self._session = session
         self._aside = aside
+        self._on_away = on_away
+        self._away = False
         self._known: dict[int, JobChange] = {}
 
     def changes(self, ranges: Collection[tuple[int, int]], deadline: float | None = None) -> Iterator[JobChange]:
@@ -80,8 +90,15 @@ class Follower:
             for first, count in ranges:
                 self._session.send(FollowJobs(first=first, count=count, seconds=FOLLOW_SECONDS), SEND_PATIENCE)
         except TemporaryError:
+            self._tell_away(True)
             return False  # the broker is away; the session comes back by itself and we ask again
+        self._tell_away(False)
         return True
+
+    def _tell_away(self, away: bool) -> None:
+        if away is not self._away:
+            self._away = away
+            self._on_away(away)
 
     def _receive(self, timeout: float) -> list[Incoming]:
         if self._aside:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 def wait_for(client: Client, ids: Sequence[int], timeout: float | None, output: Output) -> ExitCode:
     """Wait, show, and answer with the code: OK if all are Done, NO if one is not."""
     with _display(len(ids), output) as on_change:
-        statuses = client.wait(ids, timeout, on_change)
+        statuses = client.wait(ids, timeout, on_change, _say_away)
     if output is Output.JSON:
         print_json({"jobs": {str(job): status for job, status in statuses.items()}})
     elif output is Output.QUIET:
@@ -34,6 +34,12 @@ def wait_for(client: Client, ids: Sequence[int], timeout: float | None, output: 
         counts = Counter(statuses.values())
         typer.echo(", ".join(f"{number} {status}" for status, number in sorted(counts.items())))
     return ExitCode.OK if all(status is JobStatus.DONE for status in statuses.values()) else ExitCode.NO
+
+
+def _say_away(away: bool) -> None:
+    """Somebody who waits for hours should know for what."""
+    words = "is away; the jobs go on, and this waits for it" if away else "is back"
+    typer.echo(f"The message broker {words}.", err=True)
 
 
 @contextmanager
