@@ -37,7 +37,8 @@ def load_proxy(settings: UserSettings, now: dt.datetime) -> Credential:
     try:
         credential = load_credential(path)
     except CredentialError as error:
-        raise BadProxyError(f"{path}: {error}; run 'pilotage proxy init' for a new one") from None
+        known = str(error) if str(path) in str(error) else f"{path}: {error}"
+        raise BadProxyError(f"{known}; or make a new one: 'pilotage proxy init'") from None
     ends = end_of(credential)
     if ends <= now:
         raise ProxyExpiredError(f"the proxy expired at {ends:%Y-%m-%d %H:%M} UTC: run 'pilotage proxy init'")

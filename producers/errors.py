@@ -124,8 +124,8 @@ def _explain(error: PilotageError) -> PilotageError:
         return _from_refusal(error)
     if isinstance(error, LoginRefusedError):
         return NotAllowedError(
-            "The login was refused: is this identity registered there, and is the clock right? 'pilotage proxy info' "
-            "shows who you are; the gatekeeper's log says why."
+            "The login was refused: is this identity registered there, and in this group? Is the clock right, and the "
+            "gatekeeper up? 'pilotage proxy info' shows who you are; the gatekeeper's log says why."
         )
     if isinstance(error, RefusalError) and error.code == "denied":
         return NotAllowedError(str(error))

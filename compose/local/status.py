@@ -82,7 +82,8 @@ def print_status(status: StackStatus) -> None:
         print_table(columns, [_row(process, now) for process in status.processes])
     if status.jobs is not None:
         counts = ", ".join(f"{number} {name}" for name, number in sorted(status.jobs.items()))
-        print(f"Jobs: {counts or 'none yet'}")
+        page = " (the newest)" if sum(status.jobs.values()) >= JOBS_COUNTED else ""
+        print(f"Jobs: {counts or 'none yet'}{page}")
     elif status.note:
         print(f"Jobs: not known, {status.note}")
     print(f"Data: {status.data_dir}{f' (store: {status.store})' if status.store else ''}")

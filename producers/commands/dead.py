@@ -11,7 +11,7 @@ from schemas.errors import InvalidInputError
 
 from ..errors import NotFoundError
 from .context import Output, OutputOption, client_of, make_app
-from .ids import parse_ids
+from .ids import MAX_ID, parse_ids
 from .printing import Column, harmless, print_json, print_table, when
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ def list_letters(
 @app.command()
 def show(
     ctx: typer.Context,
-    letter: Annotated[int, typer.Argument(min=1, help="Number of the letter.")],
+    letter: Annotated[int, typer.Argument(metavar="LETTER", min=1, max=MAX_ID, help="Number of the letter.")],
     output: OutputOption = Output.TABLE,
 ) -> None:
     """Show one dead letter with its content."""
@@ -62,6 +62,8 @@ def show(
                  ("Queue", found.queue), ("Type", found.type), ("From", found.issuer), ("Reason", found.reason),
                  ("Size", f"{found.size} bytes")]  # fmt: skip
         for name, value in facts:
+            if not value:
+                continue  # garbage has no type and no sender
             typer.echo(harmless(f"{name + ':':<12}{value}"))
         if found.body is not None:
             typer.echo(harmless(found.body.decode("utf-8", "replace")))

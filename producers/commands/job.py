@@ -15,7 +15,7 @@ from schemas.job import FINAL, JobStatus
 from ..errors import NotFoundError
 from .context import Output, OutputOption, client_of, make_app
 from .exit_codes import ExitCode
-from .ids import IdsArgument, parse_ids
+from .ids import MAX_ID, IdsArgument, parse_ids
 from .printing import Column, age, both, clock, harmless, paint, print_json, print_table, when
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 app = make_app("job", "See and steer jobs.")
 
-JobArgument = Annotated[int, typer.Argument(metavar="JOB", min=1, help="Job id.")]
+JobArgument = Annotated[int, typer.Argument(metavar="JOB", min=1, max=MAX_ID, help="Job id.")]
 
 
 @app.command("list")
