@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.command_line import ROOT, CommandLine
+from tests.support.wait import wait_until
 
 pytestmark = [pytest.mark.acceptance, pytest.mark.integration]
 
