@@ -25,6 +25,8 @@ from schemas.errors import ConfigurationError, PilotageError
 TERM_GRACE = (
     20.0  # seconds between TERM and KILL: RabbitMQ flushes its queues in about one, ten times that is slow disk
 )
+PRIVATE = 0o077  # the umask of all that is ours: RabbitMQ makes its files with whatever it is given
+INHERITED = -1  # the caller's umask
 POLL = 0.02  # seconds between looks at a condition that has no file descriptor to wait on
 
 
@@ -57,8 +59,9 @@ class ManagedProcess:
         *,
         cwd: Path | None = None,
         dies_with_parent: bool = False,
+        umask: int = PRIVATE,
     ) -> int:
-        """Start the program and return its pid at once.
+        """Start the program and return its pid at once; unless told otherwise, it writes files for its owner alone.
 
         With `dies_with_parent` the kernel kills it when the *thread* that spawned it ends (prctl(2), PR_SET_PDEATHSIG).
 
@@ -80,6 +83,7 @@ class ManagedProcess:
                     stdout=log,
                     stderr=log,
                     start_new_session=True,
+                    umask=umask,
                 )
             except OSError as error:
                 raise ProcessFailedError(f"cannot start {self.name}: {error}") from error

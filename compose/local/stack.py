@@ -37,7 +37,7 @@ from .identities import ensure_identities, ensure_pilot, read_secret
 from .layout import Layout
 from .own_user import can_log_in
 from .ports import LOOPBACK, is_free, kept_ports
-from .processes import ManagedProcess, ProcessFailedError, directory_lock, stop_in_order
+from .processes import INHERITED, PRIVATE, ManagedProcess, ProcessFailedError, directory_lock, stop_in_order
 from .rabbitmq import RabbitNode
 from .rabbitmq_config import TlsFiles
 
@@ -198,7 +198,7 @@ class Stack:
         private_folder(layout.run)
         layout.ready.unlink(missing_ok=True)
         arguments = ["all", "--config", str(layout.server_config), "--ready-file", str(layout.ready)]
-        pid = self._spawn(self._services, "compose.serve", arguments)
+        pid = self._spawn(self._services, "compose.serve", arguments, PRIVATE)
         self._services.wait_ready(lambda: _reads(layout.ready, str(pid)), SERVICES_TIMEOUT)
 
     def _start_pilots(self, say: Say, choices: Choices, addresses: Addresses, now: dt.datetime) -> list[str]:
@@ -223,14 +223,15 @@ class Stack:
         ready = layout.run / f"pilot-{number}.ready"
         ready.unlink(missing_ok=True)
         arguments = ["--config", str(layout.pilot_config(number)), "--ready-file", str(ready)]
-        self._spawn(process, "compose.pilot", arguments)
+        self._spawn(process, "compose.pilot", arguments, INHERITED)  # payloads write as their owner is used to
         return process, ready.exists
 
-    def _spawn(self, process: ManagedProcess, module: str, arguments: list[str]) -> int:
+    def _spawn(self, process: ManagedProcess, module: str, arguments: list[str], umask: int) -> int:
         # -P: our packages have plain names, and a folder of such a name where the user stands must not be taken.
         command = [sys.executable, "-P", "-m", module, *arguments]
         environment = {name: os.environ[name] for name in _KEPT if name in os.environ}
-        return process.spawn(command, environment, cwd=self.layout.root, dies_with_parent=self._dies)
+        root = self.layout.root
+        return process.spawn(command, environment, cwd=root, dies_with_parent=self._dies, umask=umask)
 
     # -- stopping -----------------------------------------------------------------------------------------------
 

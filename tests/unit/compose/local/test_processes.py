@@ -12,6 +12,8 @@ import psutil
 import pytest
 
 from compose.local.processes import (
+    INHERITED,
+    PRIVATE,
     DirectoryBusyError,
     ManagedProcess,
     ProcessFailedError,
@@ -30,6 +32,16 @@ def process(tmp_path: Path):
     made = ManagedProcess("one", tmp_path)
     yield made
     made.kill()
+
+
+def test_what_a_process_writes_is_its_owner_s_alone(process: ManagedProcess, tmp_path: Path) -> None:
+    for name, umask in (("private", PRIVATE), ("inherited", INHERITED)):
+        process.spawn(["touch", str(tmp_path / name)], ENV, umask=umask)
+        assert process.wait(5)
+    assert (tmp_path / "private").stat().st_mode & 0o777 == 0o600
+    ours = tmp_path / "ours"
+    ours.touch()
+    assert (tmp_path / "inherited").stat().st_mode == ours.stat().st_mode
 
 
 def test_a_process_is_found_again_by_its_directory(process: ManagedProcess, tmp_path: Path) -> None:
