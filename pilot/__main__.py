@@ -49,14 +49,18 @@ def _run(config: Path, ready_file: Path | None, guard: Guard) -> int:
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, lambda *_: stop.set())
-    from .life import live
+    import structlog
 
+    from .life import live
+    from .logs import configure
+
+    configure()
     try:
         why = live(config, stop, name=f"{os.uname().nodename}-{os.getpid()}", ready_file=ready_file, guard=guard)
     except PilotageError as error:
         sys.stderr.write(f"error: {error}\n")
         return 1
-    sys.stderr.write(f"pilot ended: {why}\n")
+    structlog.get_logger(__name__).info("pilot.ended", why=why)
     return 0
 
 
