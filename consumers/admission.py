@@ -179,7 +179,16 @@ class Refusals:
             reason=str(refusal)[:1000],
         )
         batch.unrecorded.append(event(fact))
-        log.warning("message.refused", service=self._service, code=refusal.code, reason=str(refusal)[:300])
+        # The client is who the broker let in; the issuer is only what the message says of itself until it is proven.
+        log.warning(
+            "message.refused",
+            service=self._service,
+            queue=delivery.queue,
+            client=fact.client,
+            issuer=fact.issuer,
+            code=refusal.code,
+            reason=str(refusal)[:300],
+        )
 
 
 def _public(code: str) -> str:

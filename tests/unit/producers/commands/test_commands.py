@@ -194,11 +194,14 @@ class TestWatch:
         done = JobChange(job=4, status=JobStatus.DONE, time=NOW, site="S", cause="exit 0")
         deployment.happen(JobsChanged(changes=(done,)), 1)
         deployment.happen(PilotChanged(client="c", identity="/CN=p", status="lost", time=NOW, cause="silent"), 2)
-        deployment.happen(MessageRefused(time=NOW, service="s", queue="q", code="forged", reason="\x1b[2J"), 3)
+        deployment.happen(
+            MessageRefused(time=NOW, service="s", queue="q", client="abc.1", code="forged", reason="\x1b[2J"), 3
+        )
         lines = run(watch.app, "--since", "first", "--until-now").out.splitlines()
         assert lines[0].endswith("job 4  Done  at S  exit 0")
         assert lines[1].endswith("pilot c  lost    silent")
         assert "\x1b" not in lines[2]
+        assert "of abc.1: " in lines[2], "at least the broker knows who that was"
 
     def test_json_lines(self, deployment: FakeDeployment, run) -> None:
         deployment.happen(JobsChanged(changes=()), 9)
