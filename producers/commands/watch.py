@@ -57,7 +57,8 @@ def _lines(event: Event) -> list[str]:
     if isinstance(message, PilotChanged):
         text = f"pilot {message.client}  {message.status}  {message.site}  {message.cause}"
     elif isinstance(message, MessageRefused):
-        text = f"refused {message.type or 'a message'} of {message.issuer or message.client or 'somebody'}: {message.reason}"
+        sender = message.issuer or message.client or "somebody"
+        text = f"refused {message.type or 'a message'} of {sender}: {message.reason}"
     else:
         text = f"{event.source}  {event.type}"
     return [f"{time}  {harmless(text)}"]
