@@ -223,13 +223,13 @@ def may_see_job(principal: Principal, owner: str, group: str) -> bool:
     return bool(principal.properties & seers) or owner == principal.identity or may_touch_job(principal, owner, group)
 
 
-def door_for(properties: frozenset[str], name: str) -> Door:
+def door_for(properties: frozenset[str], name: str, group: str = "") -> Door:
     """The exchange by which a client with these properties sends a message type.
 
     Raises:
         RefusalError: it may not send it at all.
     """
-    reason = why_not(Principal("", "", properties), name)
+    reason = why_not(Principal("", group, properties), name)
     if reason is not None:
         raise RefusalError("denied", reason)
     doors = TABLE[name].doors

@@ -56,14 +56,14 @@ def event(message: Message) -> Letter:
     return Letter(name, encode(message), Door.EVENTS.value, name, EVENTS, uuid7())
 
 
-def request(message: Message, properties: frozenset[str]) -> Letter:
+def request(message: Message, properties: frozenset[str], group: str) -> Letter:
     """A client's letter to a service, by the door that its properties open.
 
     Raises:
         RefusalError: the table does not let this client send it.
     """
     row = type_of(message)
-    door = door_for(properties, row.name)
+    door = door_for(properties, row.name, group)
     return Letter(row.name, encode(message), door.value, row.name, row.audience, uuid7())
 
 

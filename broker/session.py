@@ -210,7 +210,7 @@ class Session:
         """
         if self.welcome is None:
             raise NoAnswerError("not logged in yet")
-        return request(message, frozenset(self.welcome.properties))
+        return request(message, frozenset(self.welcome.properties), self.group)
 
     def seal(self, letter: Letter) -> Outgoing:
         """Sign a letter with the session's key."""

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import atexit
 import datetime as dt
 import functools
+import shutil
 import tempfile
 from pathlib import Path
 
@@ -74,7 +76,9 @@ def test_integers_round_trip(value: int) -> None:
 
 @functools.cache
 def pki() -> Pki:
-    return make_pki(Path(tempfile.mkdtemp(prefix="pilotage-trust-")))
+    folder = Path(tempfile.mkdtemp(prefix="pilotage-trust-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return make_pki(folder)
 
 
 @functools.cache

@@ -266,7 +266,7 @@ def _thumbprint(identity: str) -> str:
 def sealed(message: Message, sender: Sender, *, redelivered: bool = False, letter: Letter | None = None) -> Delivery:
     """A message as the broker hands it over."""
     if letter is None:
-        letter = to_queue(message, "any") if sender.service else request(message, sender.properties)
+        letter = to_queue(message, "any") if sender.service else request(message, sender.properties, sender.group)
     outgoing = seal(letter, signer_of(sender), time.time())
     return Delivery(
         queue="any",

@@ -78,7 +78,7 @@ def asked(message: Message = KILL, by: Signer | None = None, now: float = NOW, *
     everything = (
         frozenset(Property) - {Property.GENERIC_PILOT} if not isinstance(message, Goodbye) else {"GenericPilot"}
     )
-    return delivered(seal(request(message, frozenset(everything)), by or signer(), now), **changes)
+    return delivered(seal(request(message, frozenset(everything), "users"), by or signer(), now), **changes)
 
 
 def refused(delivery: Delivery, by: Gate | None = None, now: float = NOW) -> RefusalError:
