@@ -532,7 +532,7 @@ def test_a_proven_sender_is_told_and_the_refusal_audited(broker: FakeBroker, sto
 
 
 def _letter(message: KillJobs) -> Letter:
-    return request(message, ADA.properties)
+    return request(message, ADA.properties, ADA.group)
 
 
 def test_an_unknown_chain_is_told_so(broker: FakeBroker, store: Store) -> None:
