@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import base64
 import binascii
-import hashlib
 import os
 import time
 from collections.abc import Collection
@@ -154,11 +153,6 @@ def unb64url(text: str) -> bytes:
     if b64url(data) != text:
         raise ValueError("not canonical base64url")
     return data
-
-
-def thumbprint(certificate_der: bytes) -> str:
-    """The ``x5t#S256`` of a certificate."""
-    return b64url(hashlib.sha256(certificate_der).digest())
 
 
 def uuid7(now: float | None = None) -> str:

@@ -9,6 +9,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from jwcrypto import jwk, jws
 
+from broker.identity import thumbprint
 from broker.refusal import RefusalError
 from broker.signing import (
     ChainFacts,
@@ -17,7 +18,6 @@ from broker.signing import (
     b64url,
     open_envelope,
     sign_bytes,
-    thumbprint,
     unb64url,
     uuid7,
 )
