@@ -272,7 +272,7 @@ def definitions(users: list[InternalUser], *, virtual_host: str = "/") -> dict[s
         "users": [
             {
                 "name": user.service,
-                "password_hash": _password_hash(user.secret),
+                "password_hash": password_hash(user.secret),
                 "hashing_algorithm": "rabbit_password_hashing_sha512",
                 "tags": "",
             }
@@ -337,7 +337,7 @@ def definitions(users: list[InternalUser], *, virtual_host: str = "/") -> dict[s
     }
 
 
-def _password_hash(secret: str) -> str:
+def password_hash(secret: str) -> str:
     """RabbitMQ's salted SHA-512 (4 bytes of salt, then the digest, base64)."""
     salt = os.urandom(4)
     return base64.b64encode(salt + hashlib.sha512(salt + secret.encode()).digest()).decode()

@@ -9,8 +9,6 @@ root's). What is in the definitions is the caller's business, and so are the cer
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import json
 import os
 import secrets
@@ -31,7 +29,7 @@ from .ports import LOOPBACK, kept_ports, listening
 from .processes import ManagedProcess, ProcessFailedError
 from .rabbitmq_config import HTTP_PLUGINS, NodeSettings, TlsFiles, plugin_closure, render_config
 
-__all__ = ["RabbitNode", "TlsFiles", "hash_password"]
+__all__ = ["RabbitNode", "TlsFiles"]
 
 BOOT_TIMEOUT = 90.0  # seconds; a boot takes 3–6, on a loaded small machine some times that
 EPMD_TIMEOUT = 10.0
@@ -42,12 +40,6 @@ PORTS = ("amqps", "distribution", "epmd", "ctl")
 
 DefinitionsObject = Mapping[str, object]
 Definitions = DefinitionsObject | Callable[[], DefinitionsObject]
-
-
-def hash_password(password: str) -> str:
-    """The hash of RabbitMQ's definitions (`rabbit_password_hashing_sha256`): base64(salt + sha256(salt + it))."""
-    salt = secrets.token_bytes(4)  # the broker's format has four
-    return base64.b64encode(salt + hashlib.sha256(salt + password.encode()).digest()).decode("ascii")
 
 
 @dataclass(frozen=True)

@@ -16,8 +16,9 @@ from pathlib import Path
 
 import pika
 
+from broker.topology import password_hash
 from compose.local.postgres import PostgresCluster
-from compose.local.rabbitmq import RabbitNode, TlsFiles, hash_password
+from compose.local.rabbitmq import RabbitNode, TlsFiles
 
 from .throwaway_ca import make_server_tls
 
@@ -29,8 +30,8 @@ def user_definition(name: str, password: str, tags: tuple[str, ...] = ()) -> dic
     """One internal user as RabbitMQ's definitions have it."""
     return {
         "name": name,
-        "password_hash": hash_password(password),
-        "hashing_algorithm": "rabbit_password_hashing_sha256",
+        "password_hash": password_hash(password),
+        "hashing_algorithm": "rabbit_password_hashing_sha512",
         "tags": list(tags),
     }
 
