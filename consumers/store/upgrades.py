@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from alembic.config import Config
     from sqlalchemy.engine import Connection, Engine
 
-PRE = "0001_pre"
-POST = "0001_post"
+PRE = "0002_pre"
+POST = "0002_post"
 """The newest pair. A test compares them with the files."""
 
 MIGRATIONS = Path(__file__).parent / "migrations"
