@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from schemas.envelope import CLOCK_SKEW
-from schemas.identity import client_id_prefix
+from schemas.identity import client_id_belongs_to
 
 from .refusal import RefusalError
 from .signing import algorithm_of, b64url, check_signature, sign_bytes, unb64url, uuid7
@@ -116,7 +116,6 @@ def check_assertion(
         raise RefusalError("expired", "the login assertion is not valid now: check the clock")
     chain = verify(ders)
     check_signature(chain.public_key, header.alg, signature, f"{parts[0]}.{parts[1]}".encode())
-    prefix, dot, rest = client.partition(".")
-    if prefix != client_id_prefix(chain.identity) or not dot or not rest.isalnum():
+    if not client_id_belongs_to(client, chain.identity):
         raise RefusalError("forged", "the client id is not one of this identity")
     return claims, chain

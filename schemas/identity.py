@@ -20,6 +20,7 @@ canonical form.
 from __future__ import annotations
 
 import base64
+import functools
 import hashlib
 import re
 from dataclasses import dataclass
@@ -152,6 +153,7 @@ def _read_value(text: str, start: int) -> tuple[str, int]:
     return "".join(parts), position
 
 
+@functools.lru_cache(maxsize=1024)  # asked with every message, of identities that are proven: few recur
 def client_id_prefix(dn: str) -> str:
     """Return the part of a client id that belongs to one identity (lower case base32, 20 characters)."""
     digest = hashlib.sha256(dn.encode("utf-8")).digest()

@@ -20,6 +20,7 @@ from producers.submission import prepare, read_description
 from schemas.job import JobStatus
 from schemas.messages.event import JobChange
 from schemas.messages.service import JobDetail, JobsSubmitted
+from tests.benchmarks.bench_verify import Cost
 from tests.benchmarks.stack import Cpu, Memory, Stack
 
 TRUE = 'Executable = "/bin/true";'
@@ -258,3 +259,4 @@ class Results:
     idle: list[Idle] = field(default_factory=list)
     memory: dict[str, dict[str, Memory]] = field(default_factory=dict)
     commands: dict[str, list[float]] = field(default_factory=dict)
+    verify: list[Cost] = field(default_factory=list)

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 
 from compose.local.installed import find_postgres, find_rabbitmq
+from tests.benchmarks.bench_verify import table as verify_table
 from tests.benchmarks.measure import STAGES, Results, Row
 
 ISOLATION = "own process group, same account"
@@ -84,7 +85,8 @@ def _processor() -> str:
 
 def text(results: Results, facts: Facts) -> str:
     """All tables."""
-    parts = [_head(facts), _throughput(results), _cpu(results), _stages(results), _idle(results), _memory(results)]
+    parts = [_head(facts), _verify(results), _throughput(results), _cpu(results), _stages(results), _idle(results)]
+    parts.append(_memory(results))
     return "\n\n".join([*parts, _commands(results), _field(results)]) + "\n"
 
 
@@ -132,6 +134,11 @@ def _cpu(results: Results) -> str:
         lines.append([row.store, row.submission, *used, f"{sum(cpu.values()):.2f}"])
     head = ["store", "submission", *names, "all"]
     return _table("CPU of each part, ms per job (payloads: what the pilots waited for)", head, lines, text=2)
+
+
+def _verify(results: Results) -> str:
+    title, head, lines = verify_table(results.verify)
+    return _table(title, head, lines, text=1)
 
 
 def _stages(results: Results) -> str:

@@ -20,7 +20,7 @@ from pathlib import Path
 import structlog
 
 from producers import Client
-from tests.benchmarks import measure, report
+from tests.benchmarks import bench_verify, measure, report
 from tests.benchmarks.measure import Results, Row
 from tests.benchmarks.stack import Stack, running
 
@@ -40,6 +40,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING))
     results, load, begun = Results(), os.getloadavg()[0], time.monotonic()
     bare = [measure.bare_rate(BARE)]
+    _say("verifying messages …")
+    results.verify = bench_verify.measure(quick=options.quick)
     for store in [options.store] if options.store else ["postgresql", "sqlite"]:
         _say(f"{store}: starting broker, store, services and pilots …")
         split = options.split and store == "postgresql"
