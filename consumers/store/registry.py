@@ -10,24 +10,45 @@ from collections.abc import Mapping, Sequence
 import msgspec
 import sqlalchemy as sa
 
+from schemas.access import AccessRule, Effect, Limit, Measure
+from schemas.entries import ComputingQueue
+
 from . import counters, sql
 from .engine import Reading, Transaction
 from .seed import Seed, SeedChanges, parse_seed
-from .tables.identity import groups, memberships, services, sites, storage_elements, users
+from .tables.identity import (
+    access_rules,
+    computing_elements,
+    groups,
+    limits,
+    memberships,
+    services,
+    sites,
+    storage_elements,
+    users,
+)
 from .tables.messages import counters as counters_table
 
 VERSION = "registry"
 
 _names = msgspec.json.Decoder(tuple[str, ...])
+_queues = msgspec.json.Decoder(tuple[ComputingQueue, ...])
 
 
 class User(msgspec.Struct, frozen=True):
-    """A person or a pilot; ``groups`` in order, the first one is taken if none is named."""
+    """A person or a pilot.
+
+    Attributes:
+        groups: in order, the first one is taken if none is named.
+        reason: why he is suspended.
+    """
 
     dn: str
     nickname: str
     suspended: bool
     groups: tuple[str, ...]
+    mail: str = ""
+    reason: str = ""
 
 
 class Group(msgspec.Struct, frozen=True):
@@ -56,6 +77,16 @@ class Site(msgspec.Struct, frozen=True):
     reason: str
 
 
+class ComputingElement(msgspec.Struct, frozen=True):
+    """A computing element with its queues, in order of preference."""
+
+    name: str
+    site: str
+    type: str
+    address: str
+    queues: tuple[ComputingQueue, ...]
+
+
 class Registry(msgspec.Struct, frozen=True):
     """The whole registry at one version. Users and services by DN, the rest by name."""
 
@@ -65,6 +96,9 @@ class Registry(msgspec.Struct, frozen=True):
     service_rows: Mapping[str, Service]
     sites: Mapping[str, Site]
     storage_elements: Mapping[str, tuple[str, ...]]
+    computing_elements: Mapping[str, ComputingElement] = {}
+    rules: tuple[AccessRule, ...] = ()
+    limits: tuple[Limit, ...] = ()
 
     @property
     def services(self) -> dict[str, str]:
@@ -98,8 +132,10 @@ def load(tx: Reading) -> Registry:
     return Registry(
         number,
         {
-            dn: User(dn, nickname, suspended, tuple(member_of.get(dn, ())))
-            for dn, nickname, suspended in _rows(tx, users, "dn", "nickname", "suspended")
+            dn: User(dn, nickname, suspended, tuple(member_of.get(dn, ())), mail or "", reason or "")
+            for dn, nickname, suspended, mail, reason in _rows(
+                tx, users, "dn", "nickname", "suspended", "mail", "reason"
+            )
         },
         {
             name: Group(name, fqan, _names.decode(properties), share, background)
@@ -110,6 +146,22 @@ def load(tx: Reading) -> Registry:
         {dn: Service(dn, name, _names.decode(sends)) for dn, name, sends in _rows(tx, services, "dn", "name", "sends")},
         {name: Site(name, usable, why) for name, usable, why in _rows(tx, sites, "name", "usable", "reason")},
         {name: _names.decode(near) for name, near in _rows(tx, storage_elements, "name", "sites")},
+        {
+            name: ComputingElement(name, site, kind, address, _queues.decode(found))
+            for name, site, kind, address, found in _rows(
+                tx, computing_elements, "name", "site", "type", "address", "queues"
+            )
+        },
+        tuple(
+            AccessRule(name=name, effect=Effect(effect), who=who, what=what, site=site, reason=reason)
+            for name, effect, who, what, site, reason in sorted(
+                _rows(tx, access_rules, "name", "effect", "who", "what", "site", "reason")
+            )
+        ),
+        tuple(
+            Limit(who=who, measure=Measure(measure), value=value)
+            for who, measure, value in sorted(_rows(tx, limits, "who", "measure", "value"))
+        ),
     )
 
 
@@ -167,8 +219,10 @@ def _user_rows(wanted: Seed, now: Registry) -> list[dict[str, object]]:
         return said if said is not None else known is not None and known.suspended
 
     return [
-        {"dn": one.dn, "nickname": one.nickname, "suspended": suspended(one.dn, one.suspended)} for one in wanted.users
-    ]
+        {"dn": one.dn, "nickname": one.nickname, "suspended": suspended(one.dn, one.suspended), "mail": None,
+         "reason": None}
+        for one in wanted.users
+    ]  # fmt: skip
 
 
 def _site_rows(wanted: Seed, now: Registry) -> list[dict[str, object]]:

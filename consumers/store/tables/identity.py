@@ -38,6 +38,8 @@ users = Table(
     text("dn", key=True),
     text("nickname"),
     Column("suspended", Boolean, nullable=False),
+    text("mail", null=True),
+    text("reason", null=True),
     comment="Registry: people and pilots by canonical DN.",
 )
 
@@ -86,6 +88,71 @@ storage_elements = Table(
     text("name", key=True),
     Column("sites", Encoded, nullable=False),
     comment="Registry: storage elements and the sites that are near.",
+)
+
+computing_elements = Table(
+    "computing_elements",
+    metadata,
+    text("name", key=True),
+    text("site"),
+    text("type"),
+    text("address"),
+    Column("queues", Encoded, nullable=False),
+    comment="Registry: computing elements with their queues.",
+)
+
+access_rules = Table(
+    "access_rules",
+    metadata,
+    text("name", key=True),
+    text("effect"),
+    text("who"),
+    text("what"),
+    text("site"),
+    text("reason"),
+    comment="Registry: exceptions from the authorization table.",
+)
+
+limits = Table(
+    "limits",
+    metadata,
+    text("who"),
+    text("measure"),
+    number("value"),
+    PrimaryKeyConstraint("who", "measure"),
+    comment="Registry: limits that differ from the built-in ones.",
+)
+
+registry_claims = Table(
+    "registry_claims",
+    metadata,
+    text("kind"),
+    text("name"),
+    text("scope"),
+    text("source"),
+    Column("own", Boolean, nullable=False),
+    Column("content", Encoded, nullable=False),
+    real("time"),
+    PrimaryKeyConstraint("kind", "name", "scope", "source"),
+    Index(None, "source"),
+    comment="Registry: what each source says about each entry. The tables of entries hold what follows from it.",
+)
+
+registry_history = Table(
+    "registry_history",
+    metadata,
+    serial(),
+    real("time"),
+    text("kind"),
+    text("name"),
+    text("scope"),
+    text("source"),
+    text("actor"),
+    text("reason"),
+    Column("before", Encoded, nullable=True),
+    Column("after", Encoded, nullable=True),
+    Index(None, "kind", "name"),
+    comment="Registry: every change of every entry, for ever.",
 )
 
 delegations = Table(

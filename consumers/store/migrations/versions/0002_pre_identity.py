@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import sqlalchemy as sa
+from alembic import op
+
 revision = "0002_pre"
 down_revision = "0001_post"
 branch_labels = None
@@ -10,3 +13,67 @@ depends_on = None
 
 def upgrade() -> None:
     """Each topic adds its own tables and columns in a function of its own."""
+    _registry()
+
+
+def _registry() -> None:
+    op.add_column("users", sa.Column("mail", sa.Text(), nullable=True))
+    op.add_column("users", sa.Column("reason", sa.Text(), nullable=True))
+    op.create_table(
+        "computing_elements",
+        sa.Column("name", sa.Text(), nullable=False),
+        sa.Column("site", sa.Text(), nullable=False),
+        sa.Column("type", sa.Text(), nullable=False),
+        sa.Column("address", sa.Text(), nullable=False),
+        sa.Column("queues", sa.Text(), nullable=False),
+        sa.PrimaryKeyConstraint("name", name=op.f("pk_computing_elements")),
+        comment="Registry: computing elements with their queues.",
+    )
+    op.create_table(
+        "access_rules",
+        sa.Column("name", sa.Text(), nullable=False),
+        sa.Column("effect", sa.Text(), nullable=False),
+        sa.Column("who", sa.Text(), nullable=False),
+        sa.Column("what", sa.Text(), nullable=False),
+        sa.Column("site", sa.Text(), nullable=False),
+        sa.Column("reason", sa.Text(), nullable=False),
+        sa.PrimaryKeyConstraint("name", name=op.f("pk_access_rules")),
+        comment="Registry: exceptions from the authorization table.",
+    )
+    op.create_table(
+        "limits",
+        sa.Column("who", sa.Text(), nullable=False),
+        sa.Column("measure", sa.Text(), nullable=False),
+        sa.Column("value", sa.BigInteger(), autoincrement=False, nullable=False),
+        sa.PrimaryKeyConstraint("who", "measure", name=op.f("pk_limits")),
+        comment="Registry: limits that differ from the built-in ones.",
+    )
+    op.create_table(
+        "registry_claims",
+        sa.Column("kind", sa.Text(), nullable=False),
+        sa.Column("name", sa.Text(), nullable=False),
+        sa.Column("scope", sa.Text(), nullable=False),
+        sa.Column("source", sa.Text(), nullable=False),
+        sa.Column("own", sa.Boolean(), nullable=False),
+        sa.Column("content", sa.Text(), nullable=False),
+        sa.Column("time", sa.Double(), nullable=False),
+        sa.PrimaryKeyConstraint("kind", "name", "scope", "source", name=op.f("pk_registry_claims")),
+        comment="Registry: what each source says about each entry. The tables of entries hold what follows from it.",
+    )
+    op.create_index(op.f("ix_registry_claims_source"), "registry_claims", ["source"], unique=False)
+    op.create_table(
+        "registry_history",
+        sa.Column("id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), autoincrement=True, nullable=False),
+        sa.Column("time", sa.Double(), nullable=False),
+        sa.Column("kind", sa.Text(), nullable=False),
+        sa.Column("name", sa.Text(), nullable=False),
+        sa.Column("scope", sa.Text(), nullable=False),
+        sa.Column("source", sa.Text(), nullable=False),
+        sa.Column("actor", sa.Text(), nullable=False),
+        sa.Column("reason", sa.Text(), nullable=False),
+        sa.Column("before", sa.Text(), nullable=True),
+        sa.Column("after", sa.Text(), nullable=True),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_registry_history")),
+        comment="Registry: every change of every entry, for ever.",
+    )
+    op.create_index(op.f("ix_registry_history_kind_name"), "registry_history", ["kind", "name"], unique=False)
