@@ -14,6 +14,7 @@ depends_on = None
 def upgrade() -> None:
     """Each topic adds its own tables and columns in a function of its own."""
     _registry()
+    _enrolments()
 
 
 def _registry() -> None:
@@ -77,3 +78,39 @@ def _registry() -> None:
         comment="Registry: every change of every entry, for ever.",
     )
     op.create_index(op.f("ix_registry_history_kind_name"), "registry_history", ["kind", "name"], unique=False)
+
+
+def _enrolments() -> None:
+    pending = sa.text("pilot_key <> '' AND not_after IS NULL")
+    op.create_table(
+        "enrolments",
+        sa.Column("number", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), autoincrement=True, nullable=False),
+        sa.Column("id", sa.Text(), nullable=False),
+        sa.Column("public_key", sa.LargeBinary(), nullable=False),
+        sa.Column("identity", sa.Text(), nullable=False),
+        sa.Column("site", sa.Text(), nullable=False),
+        sa.Column("grp", sa.Text(), nullable=False),
+        sa.Column("creator", sa.Text(), nullable=False),
+        sa.Column("created", sa.Double(), nullable=False),
+        sa.Column("not_before", sa.Double(), nullable=False),
+        sa.Column("expires", sa.Double(), nullable=False),
+        sa.Column("life", sa.Double(), nullable=False),
+        sa.Column("used", sa.Double(), nullable=True),
+        sa.Column("client", sa.Text(), nullable=False),
+        sa.Column("pilot_key", sa.Text(), nullable=False),
+        sa.Column("assertion", sa.Text(), nullable=False),
+        sa.Column("ends", sa.Double(), nullable=True),
+        sa.Column("issued", sa.Double(), nullable=True),
+        sa.Column("not_after", sa.Double(), nullable=True),
+        sa.Column("reused", sa.BigInteger(), autoincrement=False, nullable=False),
+        sa.Column("revoked", sa.Double(), nullable=True),
+        sa.Column("reason", sa.Text(), nullable=False),
+        sa.PrimaryKeyConstraint("number", name=op.f("pk_enrolments")),
+        comment="Enrolments of pilots: the public half of a one-time secret, who used it, and the identity it made.",
+    )
+    op.create_index(op.f("ix_enrolments_id"), "enrolments", ["id"], unique=True)
+    op.create_index(op.f("ix_enrolments_identity"), "enrolments", ["identity"], unique=True)
+    op.create_index(op.f("ix_enrolments_site_number"), "enrolments", ["site", "number"], unique=False)
+    op.create_index(
+        "ix_enrolments_pending", "enrolments", ["number"], unique=False, postgresql_where=pending, sqlite_where=pending
+    )
