@@ -91,6 +91,7 @@ _EVERY_SERVICE = (
     "matcher",
     "optimizer",
     "proxy-manager",
+    "registry",
     "replica-catalog",
     "sandbox-store",
     "dead-letters",
@@ -154,6 +155,9 @@ TABLE: Mapping[str, Rule] = {
     "jobs.received.v1": _event("job-manager", "job-state", "optimizer", _ON_BEHALF),
     "proxy.wanted.v1": _event("matcher", _ON_BEHALF),
     "pilot.changed.v1": _event("gatekeeper", "job-state", "matcher", _ON_BEHALF),
+    "registry.changed.v1": _event("registry", _ON_BEHALF),
+    "registry.stale.v1": _event("registry", _ON_BEHALF),
+    "identity.blocked.v1": _event("registry", _ON_BEHALF),
     "message.refused.v1": _event(*_EVERY_SERVICE),
     # between services
     "message.readmit.v1": Rule((Door.QUEUE,), services=SERVICES),

@@ -32,6 +32,7 @@ from consumers.job_state import JobState
 from consumers.matcher import Matcher
 from consumers.optimizer import Optimizer
 from consumers.proxy_manager import ProxyManager
+from consumers.registry import RegistryKeeper
 from consumers.relay import Relay
 from consumers.replica_catalog import ReplicaCatalog
 from consumers.sandbox_store import SandboxStore
@@ -77,6 +78,7 @@ MAKERS: dict[str, Maker] = {
     "proxy-manager": lambda settings, directory, _connection: ProxyManager(
         directory=directory, vault=Vault(load_keys(settings.master_keys))
     ),
+    "registry": lambda _settings, _directory, _connection: RegistryKeeper(),
     "relay": lambda _settings, _directory, _connection: Relay(),
     "replica-catalog": lambda _settings, directory, _connection: ReplicaCatalog(directory=directory),
     "sandbox-store": lambda _settings, _directory, _connection: SandboxStore(),

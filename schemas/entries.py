@@ -186,7 +186,7 @@ class ComputingEntry(Entry, frozen=True, kw_only=True, tag="ce"):
 
     name: Key
     site: Line | None = None
-    type: Annotated[str, Meta(pattern="^[a-z][a-z0-9-]{0,31}$", max_length=32)] | None = None
+    type: Annotated[str, Meta(max_length=32)] | None = None
     address: Line | None = None
     queues: Annotated[tuple[ComputingQueue, ...], Meta(max_length=MAX_NAMES)] | None = None
 

@@ -92,8 +92,8 @@ def _value(kind: mi.Type, name: str) -> Any:  # noqa: C901 - one flat list of ca
             return {"name": "value"}
         case mi.UnionType(types=types):
             return next(_value(one, name) for one in types if not isinstance(one, mi.NoneType))
-        case mi.EnumType():
-            return JobStatus.RUNNING
+        case mi.EnumType(cls=cls):
+            return JobStatus.RUNNING if cls is JobStatus else next(iter(cls))
         case mi.StructType(cls=cls):
             return msgspec.convert(_fill(cls), cls)
     raise TypeError(f"{name}: no example of {kind}")
