@@ -20,9 +20,9 @@ setup: ## virtual environment with locked dependencies, and RabbitMQ where it is
 	@sh compose/bootstrap.sh rabbitmq
 
 setup-dev:
-	@sh compose/bootstrap.sh --dev rabbitmq postgres
+	@sh compose/bootstrap.sh --dev rabbitmq postgres grid
 
-test: setup-dev ## the whole test suite, with private RabbitMQ and PostgreSQL servers
+test: setup-dev ## the whole test suite, with private servers: RabbitMQ, PostgreSQL, VOMS, MyProxy
 	@$(VENV)/python -m pytest $(ARGS)
 
 lint:
@@ -38,7 +38,8 @@ check: lint ## lint, types, architecture contracts, and the tests that need no s
 pilot: setup ## build the pilot as one file, pilot.pyz
 	@$(VENV)/python -m pilot.build
 
-bench: setup-dev ## measure the whole path and print a table
+bench: ## measure the whole path and print a table
+	@sh compose/bootstrap.sh --dev rabbitmq postgres
 	@$(VENV)/python -m tests.benchmarks.run $(ARGS)
 
 docs: ## write the generated reference pages anew

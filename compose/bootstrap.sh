@@ -1,5 +1,5 @@
 #!/bin/sh
-# Sets up this checkout on a fresh Debian or Ubuntu:  sh compose/bootstrap.sh [--dev] [rabbitmq] [postgres]
+# Sets up this checkout on a fresh Debian or Ubuntu:  sh compose/bootstrap.sh [--dev] [rabbitmq] [postgres] [grid]
 #
 # Makes .venv with the locked dependencies (checked against their hashes), installs the checkout into it, and the named
 # servers where they are missing (see compose/servers.sh). Safe to run again at any time: what is done stays done, and a

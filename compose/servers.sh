@@ -1,7 +1,8 @@
 #!/bin/sh
-# Installs what Pilotage runs privately, where it is missing:  sh compose/servers.sh rabbitmq [postgres] [pip]
+# Installs what Pilotage runs privately, where it is missing:  sh compose/servers.sh rabbitmq [postgres] [grid] [pip]
 #
-# As root: rabbitmq and postgres by apt-get, with a guard that keeps the packages from starting a system service, now or
+# `grid` is for the tests only: the clients and servers of VOMS, MyProxy and Globus that people on the grid use.
+# As root: rabbitmq, postgres and grid by apt-get, with a guard that keeps the packages from starting a system service, now or
 # at the next boot. As anybody else, and pip always: the same Debian packages, downloaded and unpacked into
 # ${PILOTAGE_SERVERS:-${XDG_DATA_HOME:-~/.local/share}/pilotage/servers}/<name>; nothing outside that folder is touched.
 # Prints nothing and takes no time when everything is there.
@@ -21,9 +22,19 @@ package_of() {
     case $1 in
         rabbitmq) echo rabbitmq-server ;;
         postgres) echo postgresql ;;
+        # Of MariaDB only the daemon, for voms-server: a tenth of the whole, and it has no system service.
+        grid)
+            echo voms-clients voms-server voms-mysql-plugin mariadb-server-core \
+                globus-proxy-utils myproxy myproxy-server
+            ;;
         pip) echo python3-pip-whl ;;
-        *) die "unknown server '$1': say rabbitmq or postgres" ;;
+        *) die "unknown server '$1': say rabbitmq, postgres or grid" ;;
     esac
+}
+
+all_exist() { # $1 name, then files
+    shift
+    for file in "$@"; do [ -e "$file" ] || return 1; done
 }
 
 # Whether the server of this name can be run from this machine's own packages or from our folder.
@@ -32,9 +43,14 @@ have() {
         case $1 in
             rabbitmq) set -- "$1" "$prefix/usr/lib/rabbitmq/bin/rabbitmq-server" ;;
             postgres) set -- "$1" "$prefix"/usr/lib/postgresql/*/bin/initdb ;;
+            grid)
+                set -- "$1" "$prefix/usr/bin/voms-proxy-init2" "$prefix/usr/sbin/voms" "$prefix/usr/sbin/mariadbd" \
+                    "$prefix/usr/lib/voms/libvomsmysql.so" "$prefix/usr/bin/grid-proxy-init" \
+                    "$prefix/usr/bin/myproxy-logon" "$prefix/usr/sbin/myproxy-server"
+                ;;
             pip) set -- "$1" "$prefix"/usr/share/python-wheels/pip-*.whl ;;
         esac
-        if [ -e "$2" ]; then return 0; fi
+        if all_exist "$@"; then return 0; fi
     done
     return 1
 }
@@ -70,6 +86,10 @@ guard_down() {
     unguarded=yes
 }
 
+disable() {
+    if command -v systemctl >/dev/null 2>&1; then systemctl disable --quiet "$@" >/dev/null 2>&1 || true; fi
+}
+
 install_as_root() {
     say "installing $* from this system's packages (no system service is started) ..."
     command -v apt-get >/dev/null 2>&1 || die "this system has no apt-get: please install $* yourself, then try again"
@@ -82,20 +102,19 @@ install_as_root() {
         attempt $apt --no-install-recommends install "$@" ||
             die "apt-get could not install $*: please install it yourself, then try again"
     fi
-    # The package enables its units for the next boot; nobody asked for that.
+    # The packages enable their units for the next boot; nobody asked for that.
     case " $* " in
-        *" rabbitmq-server "*)
-            if command -v systemctl >/dev/null 2>&1; then
-                systemctl disable --quiet rabbitmq-server.service epmd.service epmd.socket >/dev/null 2>&1 || true
-            fi
-            ;;
+        *" rabbitmq-server "*) disable rabbitmq-server.service epmd.service epmd.socket ;;
+    esac
+    case " $* " in
+        *" voms-server "*) disable voms.service myproxy-server.service ;;
     esac
     guard_down
 }
 
 # ---- as anybody
 
-unpack() { # $1 name, $2 package
+unpack() { # $1 name, $2 its packages
     command -v apt-get >/dev/null 2>&1 && command -v dpkg-deb >/dev/null 2>&1 ||
         die "$2 is missing, and without apt-get I cannot fetch it: please have $2 installed, then try again"
     case $SERVERS in *[[:space:]]*) die "the folder '$SERVERS' must not have blanks in its name: set PILOTAGE_SERVERS" ;; esac
@@ -125,9 +144,9 @@ unpack() { # $1 name, $2 package
     work=
 }
 
-closure() { # what apt would install for this package here, itself included, even when dpkg knows it already
+closure() { # what apt would install for these packages here, themselves included, even when dpkg knows it already
     # shellcheck disable=SC2086
-    listed=$($apt -s --reinstall --no-install-recommends install "$1" 2>"$LOG") || return 1
+    listed=$($apt -s --reinstall --no-install-recommends install $1 2>"$LOG") || return 1
     printf '%s\n' "$listed" | sed -n 's/^Inst \([^ ]*\).*/\1/p' | grep . || return 1
 }
 
@@ -140,7 +159,7 @@ clean_up() {
     exit "$status"
 }
 
-[ $# -gt 0 ] || die "usage: sh compose/servers.sh rabbitmq [postgres] [pip]"
+[ $# -gt 0 ] || die "usage: sh compose/servers.sh rabbitmq [postgres] [grid] [pip]"
 missing=
 for name in "$@"; do
     package_of "$name" >/dev/null

@@ -1,8 +1,9 @@
-"""A small certificate authority for the private stack and for tests: P-256, one level, in grid layout.
+"""A small certificate authority for the private stack and for tests: P-256 by default, one level, in grid layout.
 
 Promises: what it issues verifies under the trust directory that it writes (certificate, CRL, signing policy, file
 names by OpenSSL's subject hash), with OpenSSL as with us. It certifies names below its own parent name only
-(``/O=Pilotage/CN=CA`` certifies ``/O=Pilotage/…``). It is no authority for the real grid.
+(``/O=Pilotage/CN=CA`` certifies ``/O=Pilotage/…``), which its signing policy says, and if ``confined`` its certificate,
+too. It is no authority for the real grid.
 """
 
 from __future__ import annotations
@@ -48,17 +49,25 @@ class Authority:
     credential: Credential = field(repr=False)
 
     @classmethod
-    def create(cls, dn: str, *, now: dt.datetime | None = None, lifetime: dt.timedelta = AUTHORITY_LIFETIME) -> Self:
-        """Make a new authority with a P-256 key.
+    def create(
+        cls,
+        dn: str,
+        *,
+        now: dt.datetime | None = None,
+        lifetime: dt.timedelta = AUTHORITY_LIFETIME,
+        key: PrivateKey | None = None,
+    ) -> Self:
+        """Make a new authority.
 
         Args:
             dn: its name in slash form, at least two parts.
             now: the time; the machine's by default.
             lifetime: of the authority.
+            key: its private key; a new P-256 key by default.
         """
         if len(parse_dn(dn)) < 2:
             raise InvalidInputError("an authority's DN needs at least two parts, such as /O=Pilotage/CN=Local CA")
-        key = new_key()
+        key = key or new_key()
         public = key.public_key()
         name, start = x509_name(dn), now or _now()
         builder = (
@@ -66,6 +75,10 @@ class Authority:
             .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
             .add_extension(_usage(key_cert_sign=True, crl_sign=True), critical=True)
         )
+        if confined:
+            # Not critical: the library refuses critical constraints on directory names; we check them ourselves.
+            below = x509.DirectoryName(x509_name(format_dn(parse_dn(dn)[:-1])))
+            builder = builder.add_extension(x509.NameConstraints([below], None), critical=False)
         return cls(Credential(key, (_sign(builder, key),)))
 
     @property
@@ -111,16 +124,37 @@ class Authority:
         Raises:
             InvalidInputError: a name outside the namespace.
         """
+        key = key or new_key()
+        return Credential(key, (self.certify(key.public_key(), dn, kind, sans, lifetime, now=now),))
+
+    def certify(
+        self,
+        key: PublicKey,
+        dn: str,
+        kind: Kind = "client",
+        sans: Sequence[str] = (),
+        lifetime: dt.timedelta = CERTIFICATE_LIFETIME,
+        *,
+        now: dt.datetime | None = None,
+    ) -> bytes:
+        """Issue an end entity's certificate for a key that somebody else holds; the rest as in :meth:`issue`.
+
+        Returns:
+            The certificate, DER.
+
+        Raises:
+            InvalidInputError: a name outside the namespace.
+        """
         if not canonical_dn(dn).startswith(self.namespace + "/"):
             raise InvalidInputError(f"{self.dn} certifies names below {self.namespace} only")
-        key, start = key or new_key(), now or _now()
+        start = now or _now()
         ca = x509.load_der_x509_certificate(self.certificate)
         end = min(start + lifetime, ca.not_valid_after_utc)
         begin = max(start - BACKDATE, ca.not_valid_before_utc)
-        builder = self._leaf_builder(ca, x509_name(dn), key.public_key(), begin, end, kind)
+        builder = self._leaf_builder(ca, x509_name(dn), key, begin, end, kind)
         if sans:
             builder = builder.add_extension(x509.SubjectAlternativeName(map(_general_name, sans)), critical=False)
-        return Credential(key, (_sign(builder, self.credential.key),))
+        return _sign(builder, self.credential.key)
 
     def _leaf_builder(
         self,
