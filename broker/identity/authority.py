@@ -56,6 +56,7 @@ class Authority:
         now: dt.datetime | None = None,
         lifetime: dt.timedelta = AUTHORITY_LIFETIME,
         key: PrivateKey | None = None,
+        confined: bool = False,
     ) -> Self:
         """Make a new authority.
 
@@ -64,6 +65,7 @@ class Authority:
             now: the time; the machine's by default.
             lifetime: of the authority.
             key: its private key; a new P-256 key by default.
+            confined: its certificate itself says below which name it certifies (RFC 5280 §4.2.1.10).
         """
         if len(parse_dn(dn)) < 2:
             raise InvalidInputError("an authority's DN needs at least two parts, such as /O=Pilotage/CN=Local CA")
