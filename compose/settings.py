@@ -22,6 +22,12 @@ Which file: ``$PILOTAGE_CONFIG``; else ``$XDG_CONFIG_HOME/pilotage/config.toml``
     proxy = "/tmp/x509up_u1000"
     group = "lhcb_user"
 
+    [myproxy]                         # for pilotage proxy init --renewable
+    host = "myproxy.example.org"
+    port = 7512
+    renewer = "/O=…/CN=wms"           # DN of the service that renews, as the MyProxy server writes it
+    server = "/O=…/CN=myproxy"        # DN of the server, if its certificate does not bear the host's name
+
 An unknown section or key is an error: a slip of the pen must not silently change whom one believes.
 ``PILOTAGE_GROUP`` goes before ``group``; the grid's ``X509_*`` variables go before the paths (producers.credentials),
 but for logging in ``ca_dir`` goes before ``X509_CERT_DIR``: a deployment knows whom it trusts.
@@ -37,7 +43,7 @@ from typing import TYPE_CHECKING
 from schemas.errors import ConfigurationError
 
 if TYPE_CHECKING:
-    from producers.settings import BrokerSettings, UserSettings
+    from producers.settings import BrokerSettings, MyProxySettings, UserSettings
 
 MAX_FILE_BYTES = 256 * 1024
 """A configuration of ours has one kB; more is another file."""
@@ -49,6 +55,7 @@ _SECTIONS: Mapping[str, Mapping[str, type]] = {
     },
     "trust": {"ca_dir": str, "voms_dir": str},
     "user": {"cert": str, "key": str, "proxy": str, "group": str},
+    "myproxy": {"host": str, "port": int, "server": str, "renewer": str},
 }  # fmt: skip
 _NEEDED = ("host", "port", "ca_file", "name", "gatekeeper")
 _NAMES = {str: "text", int: "an integer"}
@@ -113,7 +120,25 @@ def make_user_settings(values: Values, path: Path | None, environment: Mapping[s
         proxy_path=_path(user, "proxy", path),
         group=environment.get("PILOTAGE_GROUP") or str(user.get("group", "")),
         broker=_broker(values["broker"], path) if "broker" in values else None,
+        myproxy=_myproxy(values["myproxy"], path) if "myproxy" in values else None,
         origin=path,
+    )
+
+
+def _myproxy(section: Mapping[str, object], path: Path | None) -> MyProxySettings:
+    from producers.settings import MyProxySettings
+
+    port = section.get("port", 0)
+    if not isinstance(port, int) or not 0 <= port <= 65_535:
+        raise ConfigurationError(f"{path}: [myproxy] port must be 1 to 65535")
+    if not section.get("host"):
+        raise ConfigurationError(f"{path}: [myproxy] host is missing")
+    server = str(section.get("server", ""))
+    return MyProxySettings(
+        str(section["host"]),
+        port,
+        _dn(server, path, "[myproxy] server") if server else "",
+        str(section.get("renewer", "")),
     )
 
 
@@ -139,14 +164,14 @@ def _broker(section: Mapping[str, object], path: Path | None) -> BrokerSettings:
     )
 
 
-def _dn(text: str, path: Path | None) -> str:
+def _dn(text: str, path: Path | None, place: str = "[broker] gatekeeper") -> str:
     from schemas.errors import InvalidInputError
     from schemas.identity import canonical_dn
 
     try:
         return canonical_dn(text)
     except InvalidInputError as error:
-        raise ConfigurationError(f"{path}: [broker] gatekeeper: {error}") from None
+        raise ConfigurationError(f"{path}: {place}: {error}") from None
 
 
 def _path(section: Mapping[str, object], key: str, origin: Path | None) -> Path | None:

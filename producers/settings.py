@@ -27,6 +27,19 @@ class BrokerSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class MyProxySettings:
+    """Where long proxies are left for renewal (section ``[myproxy]``)."""
+
+    host: str
+    port: int = 0
+    """0 for the registered one."""
+    server: str = ""
+    """Canonical DN of the server; empty: its certificate must bear the host's name."""
+    renewer: str = ""
+    """DN of the service that may renew, as the server writes it."""
+
+
+@dataclass(frozen=True, slots=True)
 class UserSettings:
     """Where a user's credentials and trust lie; ``None`` means the grid's usual place."""
 
@@ -44,5 +57,7 @@ class UserSettings:
     """Group to act for; empty lets the gatekeeper choose."""
     broker: BrokerSettings | None = None
     """The deployment; None where none is configured, which is enough for all that stays on this machine."""
+    myproxy: MyProxySettings | None = None
+    """Where long proxies are left; None where the deployment renews none."""
     origin: Path | None = None
     """The file that this was read from, for messages."""

@@ -19,7 +19,7 @@ from typing import Self
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, padding
 
-from broker.identity import (
+from ..identity import (
     MAX_CERTIFICATES,
     Credential,
     IdentityError,
@@ -30,13 +30,15 @@ from broker.identity import (
     sign_csr,
     split_chain,
 )
-from broker.identity.keys import public_bytes
-
+from ..identity.keys import public_bytes
 from .errors import GridRefusedError, GridUnavailableError
 from .tls import Link, connect
 
 PORT = 7512
 """Registered for MyProxy."""
+
+CREDENTIAL_NAME = "pilotage"
+"""Under which a user's long proxy is kept: apart from what he keeps there for other tools."""
 
 MAX_TEXT = 16 * 1024
 """A response has a few hundred bytes; one about several credentials a few thousand."""

@@ -19,8 +19,7 @@ from typing import TYPE_CHECKING, Self
 from cryptography import x509
 from cryptography.x509.oid import NameOID
 
-from broker.identity import IdentityError, TrustStore, parse_certificate, verify_chain
-
+from ..identity import IdentityError, TrustStore, parse_certificate, verify_chain
 from .errors import GridRefusedError, GridUnavailableError
 
 if TYPE_CHECKING:
@@ -28,7 +27,7 @@ if TYPE_CHECKING:
     from pathlib import Path
     from types import TracebackType
 
-    from broker.identity import Credential
+    from ..identity import Credential
 
 RECORD = 16 * 1024
 """Largest TLS record (RFC 8446 §5.1); both sides of these protocols take one record for one message."""

@@ -33,6 +33,10 @@ app = typer.Typer(name="proxy", no_args_is_help=True, rich_markup_mode=None, hel
 
 # The longest proxy that we make: a longer one is a private key without a password for too long.
 MAX_HOURS = 24 * 365
+# Of the long proxy that lies with MyProxy: the longest jobs with a few days in the queue. A stolen MyProxy server is
+# good for all that lies there, so a month is enough for anybody.
+RENEWABLE_HOURS = 7 * 24.0
+MAX_RENEWABLE_HOURS = 28 * 24.0
 # What a proxy file may have; the same bound that the library applies to what it loads.
 MAX_FILE_BYTES = 80 * 1024
 
@@ -59,6 +63,13 @@ def init(
     bits: Annotated[int | None, typer.Option(min=2048, max=8192, help="Size of the RSA key; implies --rsa.")] = None,
     path_length: Annotated[int | None, typer.Option(min=0, help="How many proxies may follow below it.")] = None,
     pwstdin: Annotated[bool, typer.Option("--pwstdin", help="Read the key's password from standard input.")] = False,
+    renewable: Annotated[
+        bool, typer.Option("--renewable", help="Leave a long proxy with MyProxy, for the service to renew from.")
+    ] = False,
+    myproxy: Annotated[str | None, typer.Option(metavar="HOST[:PORT]", help="MyProxy server; see settings.")] = None,
+    renewable_hours: Annotated[
+        float, typer.Option(min=1, max=MAX_RENEWABLE_HOURS, help="Lifetime of the long proxy in hours.")
+    ] = RENEWABLE_HOURS,
     output: OutputOption = Output.TABLE,
 ) -> None:
     """Make a proxy from your certificate (RFC 3820)."""
@@ -70,6 +81,10 @@ def init(
     target = credentials.proxy_path(settings, out)
     try:
         user = _load_user(settings, cert, key, pwstdin=pwstdin)
+        if renewable or myproxy:
+            if limited:
+                raise typer.BadParameter("what is renewed from a long proxy is full", param_hint="--limited")
+            _leave(settings, user, myproxy, renewable_hours)
         proxy = create_proxy(
             user.ders,
             user.key,
@@ -83,6 +98,16 @@ def init(
     except PilotageError as error:
         _fail(str(error))
     _show_new(proxy, target, output)
+
+
+def _leave(settings: UserSettings, user: Credential, server: str | None, hours: float) -> None:
+    """Leave the long proxy with MyProxy."""
+    from ..renewable import leave, parse_server
+
+    where = parse_server(settings.myproxy, server)
+    trust = credentials.ca_directory(settings, None)
+    ends = leave(settings.myproxy, where, user, trust, hours=hours, now=_now())
+    typer.echo(f"Renewable until {ends:%Y-%m-%d %H:%M:%S} UTC: {where[0]} keeps a long proxy for the service", err=True)
 
 
 @app.command()
