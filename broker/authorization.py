@@ -2,16 +2,21 @@
 
 Used by the subscriber before any handler, by the gatekeeper for the broker's rights, and by clients, which accept an
 answer only from a service that the table lets send it. A message type without a row may be sent by nobody; a test
-counts the rows. Ownership of jobs is decided by :func:`may_touch_job` (DIRAC's JobPolicy).
+counts the rows. Ownership of jobs is decided by :func:`may_touch_job` (DIRAC's JobPolicy). Beside the table stand
+operators' rules (:mod:`.rules`), carried by each principal: a denial wins; a grant replaces a missing property and
+nothing else, so it opens no other door, lifts no demand for a full proxy, and never gives what only services may send.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
+from schemas.access import ANYTHING, AccessRule, Effect
+
 from .refusal import RefusalError
+from .rules import EVENTS_READ, OPERATIONS, PAYLOAD_RUN, denial, is_granted, refusal, select
 
 
 class Property(StrEnum):
@@ -69,6 +74,7 @@ _ACT = frozenset({_P.NORMAL_USER, _P.JOB_SHARING, _P.JOB_ADMINISTRATOR})
 _SEE = frozenset({_P.NORMAL_USER, _P.JOB_SHARING, _P.JOB_ADMINISTRATOR, _P.JOB_MONITOR, _P.OPERATOR})
 _PILOT = frozenset({_P.GENERIC_PILOT})
 _OPERATE = frozenset({_P.OPERATOR})
+_SIGHT = frozenset({_P.JOB_MONITOR, _P.OPERATOR})
 
 
 def _user(*properties: Property, full_proxy: bool = False) -> Rule:
@@ -174,6 +180,7 @@ class Principal:
         properties: of that group.
         service: logical service name; empty for users and pilots.
         limited: signed with a limited proxy.
+        rules: operators' rules that concern this identity in this group; services have none.
     """
 
     identity: str
@@ -181,6 +188,7 @@ class Principal:
     properties: frozenset[str] = frozenset()
     service: str = ""
     limited: bool = False
+    rules: tuple[AccessRule, ...] = ()
 
 
 def why_not(principal: Principal, name: str) -> str | None:
@@ -192,12 +200,20 @@ def why_not(principal: Principal, name: str) -> str | None:
         return None if principal.service in rule.services else f"{principal.service} may not send {name}"
     if not rule.properties:
         return f"only services may send {name}"
-    if not principal.properties & rule.properties:
+    forbidden = denial(principal.rules, name)
+    if forbidden is not None:
+        return refusal(forbidden, name)
+    if not principal.properties & rule.properties and not _is_given(principal, name, rule):
         wanted = " or ".join(sorted(rule.properties))
         return f"{name} needs the property {wanted}; group {principal.group!r} has it not"
     if rule.full_proxy and principal.limited:
         return f"{name} needs a full proxy; yours is limited"
     return None
+
+
+def _is_given(principal: Principal, name: str, rule: Rule) -> bool:
+    """Whether a grant replaces the property: only where the principal's own kind of door leads."""
+    return any(_may_enter(principal, door) for door in rule.doors) and is_granted(principal.rules, name)
 
 
 def authorize(principal: Principal, name: str) -> None:
@@ -227,19 +243,63 @@ def may_see_job(principal: Principal, owner: str, group: str) -> bool:
     return bool(principal.properties & seers) or owner == principal.identity or may_touch_job(principal, owner, group)
 
 
-def door_for(properties: frozenset[str], name: str, group: str = "") -> Door:
+def may_read_events(principal: Principal) -> bool:
+    """Whether a client may read the monitoring stream: it tells of everybody's jobs."""
+    if principal.service or denial(principal.rules, EVENTS_READ) is not None:
+        return False
+    return bool(principal.properties & _SIGHT) or is_granted(principal.rules, EVENTS_READ)
+
+
+def may_run_payload(owner: Principal, site: str, rules: Iterable[AccessRule]) -> str | None:
+    """Why no job of this owner may run at a site; None if it may.
+
+    Args:
+        owner: identity and group of the job, with the group's properties.
+        site: where.
+        rules: all of the registry, or those that concern the owner.
+    """
+    concerning = select(rules, owner.identity, owner.group, owner.properties)
+    forbidden = denial(concerning, PAYLOAD_RUN, site)
+    return None if forbidden is None else refusal(forbidden, PAYLOAD_RUN, site)
+
+
+def payload_rules(rules: Iterable[AccessRule]) -> tuple[AccessRule, ...]:
+    """Of all rules those that :func:`may_run_payload` looks at: none in most deployments."""
+    return tuple(rule for rule in rules if rule.effect is Effect.DENY and rule.what in {ANYTHING, PAYLOAD_RUN})
+
+
+def why_void(rule: AccessRule) -> str | None:
+    """Why a rule could never do what it says; None if it can. For whoever lets operators write rules."""
+    kind, _, who = rule.who.partition(":")
+    if rule.who != ANYTHING and (kind not in {"dn", "group", "property"} or not who):
+        return f"{rule.who!r} names nobody: it must be dn:<DN>, group:<name>, property:<name> or {ANYTHING}"
+    if kind == "property" and who not in set(Property):
+        return f"there is no property {who!r}"
+    if rule.what == ANYTHING:
+        return "a grant must name what it grants" if rule.effect is Effect.ALLOW else None
+    if rule.what not in TABLE and rule.what not in OPERATIONS:
+        return f"there is no message and no operation {rule.what!r}"
+    if rule.what in TABLE and not TABLE[rule.what].properties:
+        return f"only services may send {rule.what}"
+    if rule.what == PAYLOAD_RUN:
+        return "everybody may run jobs everywhere, but for denials" if rule.effect is Effect.ALLOW else None
+    if rule.site != ANYTHING:
+        return f"{rule.what} is nothing that is done at a site"
+    return None
+
+
+def door_for(properties: frozenset[str], name: str, group: str = "", rules: tuple[AccessRule, ...] = ()) -> Door:
     """The exchange by which a client with these properties sends a message type.
 
     Raises:
         RefusalError: it may not send it at all.
     """
-    reason = why_not(Principal("", group, properties), name)
+    principal = Principal("", group, properties, rules=rules)
+    reason = why_not(principal, name)
     if reason is not None:
         raise RefusalError("denied", reason)
-    doors = TABLE[name].doors
-    if len(doors) == 1:
-        return doors[0]
-    return Door.PILOTS if Property.GENERIC_PILOT in properties else Door.USERS
+    doors = [door for door in TABLE[name].doors if _may_enter(principal, door)]
+    return Door.PILOTS if Door.PILOTS in doors else doors[0]
 
 
 def sends(service: str) -> tuple[str, ...]:
@@ -250,7 +310,7 @@ def sends(service: str) -> tuple[str, ...]:
 def _may_enter(principal: Principal, door: str) -> bool:
     """Pilots come by the pilots' door only, and nobody else does; what both may send does not open the other's."""
     is_pilot = Property.GENERIC_PILOT in principal.properties
-    return is_pilot if door == Door.PILOTS else bool(principal.properties - {Property.GENERIC_PILOT})
+    return is_pilot if door == Door.PILOTS else principal.properties != _PILOT
 
 
 def may_send_by(principal: Principal, door: str, name: str) -> bool:

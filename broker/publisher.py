@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from schemas.access import AccessRule
 from schemas.envelope import JWS_HEADER, reply_queue
 from schemas.messages.event import EVENTS
 from schemas.registry import Kind, Message, by_name, encode, type_of
@@ -56,14 +57,14 @@ def event(message: Message) -> Letter:
     return Letter(name, encode(message), Door.EVENTS.value, name, EVENTS, uuid7())
 
 
-def request(message: Message, properties: frozenset[str], group: str) -> Letter:
-    """A client's letter to a service, by the door that its properties open.
+def request(message: Message, properties: frozenset[str], group: str, rules: tuple[AccessRule, ...] = ()) -> Letter:
+    """A client's letter to a service, by the door that its properties (and operators' rules for it) open.
 
     Raises:
         RefusalError: the table does not let this client send it.
     """
     row = type_of(message)
-    door = door_for(properties, row.name, group)
+    door = door_for(properties, row.name, group, rules)
     return Letter(row.name, encode(message), door.value, row.name, row.audience, uuid7())
 
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import base64
 import datetime as dt
-import os
 import time
 from collections import deque
 from collections.abc import Sequence
@@ -21,14 +20,13 @@ from typing import TYPE_CHECKING, Self
 
 from schemas.envelope import JWS_HEADER, reply_queue
 from schemas.errors import PermanentError, TemporaryError
-from schemas.identity import make_client_id
 from schemas.messages.service import ChainUnknown, Refused, Welcome
 from schemas.registry import Message
 
 from .authorization import Principal, authorize
 from .connection import Connection, Subscription, Wakeup
-from .identity import Credential, TrustStore, VomsDir, verify_chain
-from .login import make_assertion
+from .identity import Credential, IdentityError, TrustStore, VomsDir, verify_chain
+from .passport import ChainPassport, Passport
 from .publisher import Letter, request, seal
 from .refusal import RefusalError
 from .signing import KnownChain, Signer, Verified, facts_of, open_envelope, peek, uuid7
@@ -105,7 +103,7 @@ class Session:
 
     Args:
         settings: the deployment.
-        credential: proxy (users) or certificate (pilots) with its key.
+        passport: proxy (users) or certificate (pilots) with its key; or how else it logs in.
         group: group to act for; empty lets the gatekeeper choose the identity's first one.
         name: shown to operators as the connection's name.
         wakeup: set when an answer comes, for a thread that waits for other things, too.
@@ -114,19 +112,18 @@ class Session:
     def __init__(
         self,
         settings: SessionSettings,
-        credential: Credential,
+        passport: Credential | Passport,
         *,
         group: str = "",
         name: str,
         wakeup: Wakeup | None = None,
     ) -> None:
         self._settings = settings
-        self._credential = credential
         self._trust = TrustStore.load(settings.trust_dir)
         self._voms = VomsDir.load(settings.voms_dir) if settings.voms_dir else None
-        own = verify_chain(credential.ders, self._trust, self._voms, _utc_now())
-        self.identity = own.identity
-        self.client = make_client_id(own.identity, os.urandom(8).hex())
+        self._passport = self._accepted(passport) if isinstance(passport, Credential) else passport
+        self.identity = self._passport.identity
+        self.client = self._passport.client
         self.group = group
         self.welcome: Welcome | None = None
         self._zero: float | None = None
@@ -141,7 +138,23 @@ class Session:
         self._unknown: dict[str | None, Delivery] = {}
         self._connection = Connection(settings.endpoint, self._login, name=name)
         self._subscription: Subscription | None = None
-        self._signer = Signer(credential.key, own.thumbprint_b64url, own.identity, self.client, group)
+        self._signer: Signer | None = None
+
+    def _accepted(self, credential: Credential, client: str = "") -> ChainPassport:
+        """Our own chain is verified first: what we would not believe of others, others will not believe of us."""
+        return ChainPassport(credential, verify_chain(credential.ders, self._trust, self._voms, _utc_now()), client)
+
+    def use(self, credential: Credential) -> None:
+        """Sign and log in with this credential of the same identity from now on. The services know its chain already.
+
+        Raises:
+            IdentityError: it cannot be used, or it is another identity's.
+        """
+        passport = self._accepted(credential, self.client)
+        if passport.identity != self.identity:
+            raise IdentityError("a session has one identity for its life")
+        self._passport = passport
+        self._signer = passport.signer(self.group) if self.welcome is not None else None
 
     # -- life ---------------------------------------------------------------------------------------------------
 
@@ -190,15 +203,9 @@ class Session:
     def _login(self) -> Login:
         login = uuid7()
         self._pending = (login, steady_now())
-        assertion = make_assertion(
-            self._credential,
-            client=self.client,
-            audience=self._settings.broker,
-            group=self.group,
-            now=self.now(),
-            login=login,
-        )
-        return Login(self.client, assertion)
+        audience = self._settings.broker
+        password = self._passport.password(audience=audience, group=self.group, now=self.now(), login=login)
+        return Login(self.client, password)
 
     # -- sending ------------------------------------------------------------------------------------------------
 
@@ -210,10 +217,12 @@ class Session:
         """
         if self.welcome is None:
             raise NoAnswerError("not logged in yet")
-        return request(message, frozenset(self.welcome.properties), self.group)
+        return request(message, frozenset(self.welcome.properties), self.group, self.welcome.rules)
 
     def seal(self, letter: Letter) -> Outgoing:
         """Sign a letter with the session's key."""
+        if self._signer is None:
+            self._signer = self._passport.signer(self.group)
         return seal(letter, self._signer, self.now())
 
     def post(self, letters: Sequence[Letter]) -> list[Future[Confirm]]:
@@ -379,9 +388,7 @@ class Session:
         self._zero = welcome.server_time - started
         self.welcome = welcome
         self.group = welcome.group
-        self._signer = Signer(
-            self._credential.key, self._signer.thumbprint, self._signer.issuer, self.client, welcome.group
-        )
+        self._signer = None  # it signs for the group that the welcome names
         chains: dict[str, KnownChain] = {}
         services: dict[str, Principal] = {}
         for info in welcome.services:

@@ -7,7 +7,7 @@ Promises: nothing reaches a handler that was not verified (:mod:`broker.signing`
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 from schemas.envelope import JWS_HEADER
@@ -134,7 +134,7 @@ class Gate:
             )
         if found.service and (header.cli != found.service or found.service not in SERVICES):
             raise RefusalError("forged", "a service under another's name", header=header, proven=True)
-        principal = Principal(found.identity, found.group, found.properties, found.service, verified.limited)
+        principal = replace(found, limited=verified.limited)
         try:
             authorize(principal, header.typ)
         except RefusalError as refusal:

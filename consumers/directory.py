@@ -11,14 +11,17 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable
+from typing import TypeAlias
 
 from cryptography import x509
 
 from broker.authorization import Principal
 from broker.identity import IdentityError, TrustStore, VerifiedChain, VomsDir, verify_chain
+from broker.rules import select
 from broker.signing import ChainFacts, KnownChain, facts_of
 
 from .store import Store, chains, registry
+from .store.registry import Registry
 
 REFRESH_SECONDS = 2.0
 """Age at which the registry is looked at again: an operator's change acts at once for all practical purposes (the
@@ -27,8 +30,14 @@ broker's own cache holds 5 s)."""
 CACHED_CHAINS = 20_000
 """About 1 kB each: the pilots and users of a day."""
 
+CACHED_PRINCIPALS = 50_000
+"""Identities and groups of a large grid's day, some hundred bytes each."""
+
 RECHECK_SECONDS = 60.0
 """A cached chain is verified again after this time, so that new CRLs and lost trust anchors act."""
+
+Principals: TypeAlias = dict[tuple[str, str], Principal | None]
+"""(identity, group) → who that is."""
 
 
 class Directory:
@@ -49,33 +58,45 @@ class Directory:
         self._voms = voms
         self._clock = clock
         self._lock = threading.Lock()
-        self._snapshot: registry.Registry | None = None
+        self._snapshot: Registry | None = None
         self._loaded = float("-inf")
+        self._principals: Principals = {}
         self._chains: OrderedDict[str, tuple[float, ChainFacts]] = OrderedDict()
 
     # -- registry -----------------------------------------------------------------------------------------------
 
-    def registry(self) -> registry.Registry:
+    def registry(self) -> Registry:
         """The registry as of at most :data:`REFRESH_SECONDS` ago."""
+        return self._known()[0]
+
+    def _known(self) -> tuple[Registry, Principals]:
+        """The registry and what was looked up in it: always of one version."""
         now = time.monotonic()
         with self._lock:
             if self._snapshot is None or now - self._loaded > REFRESH_SECONDS:
                 with self._store.reading() as tx:
                     if self._snapshot is None or registry.version(tx) != self._snapshot.version:
-                        self._snapshot = registry.load(tx)
+                        self._snapshot, self._principals = registry.load(tx), {}
                 self._loaded = now
-            return self._snapshot
+            return self._snapshot, self._principals
+
+    def forget(self) -> None:
+        """Look at the registry again at the next question: somebody said that it changed."""
+        with self._lock:
+            self._loaded = float("-inf")
 
     def principal(self, identity: str, group: str, client: str) -> Principal | None:
         """The sender as the registry knows it; see :class:`broker.subscriber.Directory`."""
-        known = self.registry()
+        known, principals = self._known()
         service = known.service_of(identity)
         if service is not None and not group:
             return Principal(identity, service=service) if client == service else None
-        user = known.users.get(identity)
-        if user is None or user.suspended or group not in known.groups_of(identity):
-            return None
-        return Principal(identity, group, frozenset(known.groups[group].properties))
+        key = (identity, group)
+        if key not in principals:
+            if len(principals) >= CACHED_PRINCIPALS:
+                principals.clear()
+            principals[key] = member_of(known, identity, group)
+        return principals[key]
 
     # -- chains -------------------------------------------------------------------------------------------------
 
@@ -125,3 +146,12 @@ class Directory:
         except IdentityError:
             return None
         return facts_of(chain)
+
+
+def member_of(known: Registry, identity: str, group: str) -> Principal | None:
+    """A user or pilot acting for a group, with the rules that concern him; None if he may not."""
+    user = known.users.get(identity)
+    if user is None or user.suspended or group not in user.groups or group not in known.groups:
+        return None
+    properties = frozenset(known.groups[group].properties)
+    return Principal(identity, group, properties, rules=select(known.rules, identity, group, properties))

@@ -17,7 +17,16 @@ from dataclasses import dataclass
 
 import structlog
 
-from broker.authorization import SERVICES, Door, Principal, Property, may_send_by, sends, writable_doors
+from broker.authorization import (
+    SERVICES,
+    Door,
+    Principal,
+    Property,
+    may_read_events,
+    may_send_by,
+    sends,
+    writable_doors,
+)
 from broker.connection import Connection
 from broker.identity import IdentityError, pem_chain
 from broker.login import ASSERTION_SECONDS, check_assertion
@@ -54,9 +63,6 @@ MAX_USED = 500_000
 CHAIN_SECONDS = 0.25
 """How old the list of services' chains for the welcome may be: a client that logs in because it met an unknown chain
 must find it there."""
-
-SIGHT = (Property.JOB_MONITOR, Property.OPERATOR)
-"""Who may read the monitoring stream: it tells of everybody's jobs."""
 
 log = structlog.get_logger(__name__)
 
@@ -178,6 +184,7 @@ class Gatekeeper:
             properties=tuple(sorted(principal.properties)),
             services=self._known_services(),
             delegated_until=delegated,
+            rules=principal.rules,
         )
         letter = reply(welcome, session.client, login)
         self._connection.publish([seal(letter, self._signer, self._clock(), with_chain=True)])
@@ -210,7 +217,7 @@ class Gatekeeper:
             return name in writable_doors(principal)
         if kind == "queue" and permission == "read":
             own = name == reply_queue(form["username"])
-            return own or (name == MONITORING and any(sight in principal.properties for sight in SIGHT))
+            return own or (name == MONITORING and may_read_events(principal))
         return False
 
     def topic(self, form: Mapping[str, str]) -> bool:

@@ -12,7 +12,9 @@ from dataclasses import dataclass, field
 
 import msgspec
 
+from broker.authorization import Principal, may_run_payload, payload_rules
 from broker.subscriber import Admitted
+from schemas.access import AccessRule
 from schemas.envelope import reply_queue
 from schemas.job import JobStatus
 from schemas.messages.common import MAX_INLINE_BYTES, InputFile, SandboxFile
@@ -102,7 +104,7 @@ class Matching:
 
     Args:
         settings: times.
-        directory: registry (site mask).
+        directory: registry (site mask, rules).
     """
 
     def __init__(self, settings: LeaseSettings, directory: Directory) -> None:
@@ -116,6 +118,9 @@ class Matching:
         self._pages: dict[tuple[int, int], deque[int]] = {}
         self._contents: dict[str, bytes] = {}
         self._contents_bytes = 0
+        self._rules_of = -1
+        self._bars: tuple[AccessRule, ...] = ()
+        self._barred: dict[tuple[str, str, str], bool] = {}
 
     # -- from the store -----------------------------------------------------------------------------------------
 
@@ -167,6 +172,7 @@ class Matching:
 
     def serve(self, batch: Batch, asked: Sequence[Asked], hinted: Collection[int]) -> None:
         """Answer requests, and those parked ones for which the hinted queues have work."""
+        self._note_rules()
         self._refresh(batch, hinted)
         newest = {one.key: one for one in asked}
         for key in newest:
@@ -189,6 +195,21 @@ class Matching:
             for key in gone:
                 self._drop(key)
 
+    def _is_barred(self, owner: str, group: str, site: str) -> bool:
+        """Whether operators' rules keep this owner's jobs from a site."""
+        key = (owner, group, site)
+        if key not in self._barred:
+            known = self._directory.registry().groups.get(group)
+            principal = Principal(owner, group, frozenset(known.properties if known else ()))
+            self._barred[key] = may_run_payload(principal, site, self._bars) is not None
+        return self._barred[key]
+
+    def _note_rules(self) -> None:
+        """Rules as they are now; without any they cost one comparison for each batch."""
+        registry = self._directory.registry()
+        if registry.version != self._rules_of:
+            self._rules_of, self._bars, self._barred = registry.version, payload_rules(registry.rules), {}
+
     def _candidates(self, hinted: Collection[int]) -> set[Key]:
         keys: set[Key] = set()
         usable = self._index.classes.usable_sites
@@ -200,6 +221,9 @@ class Matching:
             for key in self._parked.candidates(queue.requirements, queue.owner.name, usable):
                 if left <= 0:
                     break
+                site = self._waiting[key].request.offer.site
+                if self._bars and self._is_barred(queue.owner.name, queue.group.name, site):
+                    continue
                 keys.add(key)
                 left -= self._waiting[key].request.jobs
         return keys
@@ -230,8 +254,11 @@ class Matching:
 
     def _choose(self, batch: Batch, one: Asked, spoken_for: set[int]) -> None:
         """Choose job by job: what a pilot can serve changes with each certificate request that is used up."""
+        site = one.request.offer.site
 
         def serves(group: str, owner: str) -> bool:
+            if self._bars and self._is_barred(owner, group, site):
+                return False
             return self._proxy_place(one, owner, group, batch.now) is not None
 
         while len(one.choices) < one.wanted:

@@ -7,6 +7,7 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta
 
+from ..access import AccessRule
 from ..job import JobStatus
 from ..registry import DAY, HOUR, MINUTE, Kind, Message, register
 from .common import (
@@ -45,6 +46,7 @@ class Welcome(Message, frozen=True, kw_only=True):
         server_time: when the login was accepted; the client signs with the learned offset.
         group: the group this session acts for.
         properties: what the group may do.
+        rules: operators' rules that concern this client.
         delegated_until: end of the proxy that the repository holds for (DN, group); absent if none.
     """
 
@@ -56,6 +58,7 @@ class Welcome(Message, frozen=True, kw_only=True):
     properties: tuple[str, ...] = ()
     services: tuple[ServiceInfo, ...]
     delegated_until: Epoch | None = None
+    rules: tuple[AccessRule, ...] = ()
 
 
 @register("chain.unknown.v1", Kind.REPLY, CLIENT, lifetime=HOUR)

@@ -17,6 +17,7 @@ from consumers.matching import Asked, Matching
 from consumers.settings import LeaseSettings
 from consumers.store import Store, dead, jobs, parked, queues, registry
 from consumers.store.errors import NotLeader
+from schemas.access import AccessRule, Effect
 from schemas.job import JobStatus
 from schemas.messages.event import ProxyWanted, WorkWaiting
 from schemas.messages.pilot import HeldProxy, Offer, RequestMatch
@@ -24,6 +25,7 @@ from schemas.messages.service import MatchResponse
 from tests.support.fake_broker import FakeBroker, sealed
 from tests.support.jobs import job_of, put_job
 from tests.support.messages import Heard, Sender, admitted, chores, pilot, service, tell, user
+from tests.support.rules import set_rules
 from tests.support.wait import wait_until
 
 pytestmark = pytest.mark.integration
@@ -294,3 +296,22 @@ def test_many_poisoned_requests_send_no_other_back_to_the_broker(
         assert len(dead.query(tx)[0]) == 25
         given_to = [row.pilot for row in jobs.load_range(tx, 1, 30)]
     assert sorted(given_to) == sorted(one.cli for one in pilots[25:])
+
+
+def test_jobs_of_whom_a_rule_bars_from_a_site_wait_for_another(
+    store: Store, put: Put, matcher: Matcher, directory: Directory
+) -> None:
+    set_rules(
+        store,
+        AccessRule(name="ban", effect=Effect.DENY, who=f"dn:{ADA.identity}", what="payload.run", site="S1"),
+    )
+    directory.forget()
+    ask(store, matcher, (request(site="S2"), P1), (request(site="S1"), P2))
+    heard = hint(store, matcher, put(1))
+    assert given(heard, P1) == [1]  # although the other request is the newer one
+    assert given(heard, P2) == []
+    put(2)
+    assert given(ask(store, matcher, (request(site="S1", slot="b"), P2)), P2) == []
+    set_rules(store)
+    directory.forget()
+    assert given(hint(store, matcher, put(3)), P2) == [2, 3]  # both of its slots

@@ -9,7 +9,7 @@ from typing import cast
 
 import pytest
 
-from broker.authorization import SERVICES, TABLE, Door, Principal, Property, why_not
+from broker.authorization import SERVICES, TABLE, Door, Principal, why_not
 from broker.connection import Connection
 from broker.signing import Signer
 from broker.topology import MONITORING, QUEUES
@@ -185,7 +185,3 @@ def test_remembered_sessions_are_bounded(keeper: Gatekeeper, store: Sessions, mo
     assert store.reads == 9
     assert keeper.vhost({"username": WHO[-1].cli})
     assert store.reads == 9
-
-
-def test_everybody_sees_the_stream_who_should() -> None:
-    assert set(module.SIGHT) == {Property.JOB_MONITOR, Property.OPERATOR}
