@@ -147,6 +147,8 @@ def _read(encoded: bytes) -> Certificate:
     outer = der.read_exactly(encoded, der.SEQUENCE).children()
     if len(outer) != 3:
         raise der.DerError("not a certificate")
+    # No signature covers this last part; the library would take unused bits there as another writing of the same.
+    der.bit_string(outer[2])
     fields = outer[0].expect(der.SEQUENCE).children()
     if len(fields) < 7 or fields[0].encoded != b"\xa0\x03\x02\x01\x02":
         raise der.DerError("not version 3")

@@ -183,7 +183,8 @@ def _issue(
     path = (end_entity, *proxies)
     issuer, bounds = path[-1], _bounds(path)
     start = max(now - BACKDATE, bounds.not_before)
-    end = min(now + lifetime, bounds.not_after).replace(microsecond=0)
+    # Whatever is asked for: the sum stays between now and the chain's end.
+    end = (now + max(min(lifetime, bounds.not_after - now), dt.timedelta(0))).replace(microsecond=0)
     _check_issuer(issuer, issuer_key, bounds, path_length)
     if bounds.not_after <= now:
         raise IdentityError(f"expired: the chain of {issuer.dn}")

@@ -19,12 +19,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa, utils
-from cryptography.x509.oid import NameOID
 
-from broker.identity import Authority, Credential, TrustStore, create_proxy, new_key, thumbprint, verify_chain
+from broker.identity import Credential, create_proxy, new_key, thumbprint, verify_chain
 from broker.login import check_assertion, make_assertion
 from broker.signing import ChainResolver, Signer, facts_of, open_envelope, peek, uuid7
 from broker.subscriber import Gate
@@ -35,7 +33,7 @@ from schemas.messages.user import SubmitJobs
 from schemas.registry import encode, type_of
 from tests.support.attribute_certificates import Voms, make_ac, make_voms, with_acs
 from tests.support.messages import delivery
-from tests.support.pki import CA_DN, HOUR, NOW, USER_DN, Pki, craft, pci, proxy, rdn, usage
+from tests.support.pki import NOW, USER_DN, Pki, make_pki, pci, proxy, usage
 
 GOAL = 2.0
 """A known chain's message costs less than this many bare ECDSA checks."""
@@ -112,7 +110,9 @@ def measure(*, quick: bool = False) -> list[Cost]:
 
 def _messages(bench: Bench, kind: str) -> None:
     """Add the cases of one kind of keys: authority, user and proxies all have it."""
-    pki, voms = _world(bench.folder / kind.replace(" ", ""), rsa_keys=kind != "P-256")
+    folder = bench.folder / kind.replace(" ", "")
+    pki = make_pki(folder / "trust", rsa_keys=kind != "P-256")
+    voms = make_voms(pki, folder / "vomsdir")
     key = None if kind == "P-256" else new_key(rsa_bits=2048)
     credential = _proxies(pki, 1, key)
     body = _body()
@@ -216,29 +216,6 @@ def _proxies(pki: Pki, depth: int, key: rsa.RSAPrivateKey | ec.EllipticCurvePriv
             credential.ders, credential.key, lifetime=dt.timedelta(hours=1), limited=False, now=NOW, key=own
         )
     return credential
-
-
-def _world(folder: Path, *, rsa_keys: bool) -> tuple[Pki, Voms]:
-    authority, key = Authority.create(CA_DN, now=NOW), None
-    if rsa_keys:
-        authority, key = _rsa_authority(), new_key(rsa_bits=2048)
-    authority.write_trust_dir(folder / "trust", now=NOW)
-    user = authority.issue(USER_DN, now=NOW, key=key)
-    pki = Pki(authority, folder / "trust", TrustStore.load(folder / "trust"), user)
-    return pki, make_voms(pki, folder / "vomsdir")
-
-
-def _rsa_authority() -> Authority:
-    """An authority as those of the grid are: RSA."""
-    key = new_key(rsa_bits=2048)
-    name = x509.Name(
-        [rdn((NameOID.DOMAIN_COMPONENT, "org")), rdn((NameOID.DOMAIN_COMPONENT, "example")),
-         rdn((NameOID.COMMON_NAME, "Test CA"))]
-    )  # fmt: skip
-    extensions = [(x509.BasicConstraints(True, 0), True), usage(key_cert_sign=True, crl_sign=True)]
-    parent = Credential(key, (Authority.create(CA_DN, now=NOW).certificate,))
-    made = craft(parent, name, extensions=extensions, key=key, begin=NOW - HOUR, end=NOW + 24 * HOUR)
-    return Authority(Credential(key, (made.leaf,)))
 
 
 def _timed(cases: Sequence[Case], rounds: int) -> list[Cost]:

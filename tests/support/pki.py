@@ -37,11 +37,13 @@ class Pki:
     user: Credential
 
 
-def make_pki(directory: Path) -> Pki:
-    """Make an authority with a user below it and write its trust directory."""
-    authority = Authority.create(CA_DN, now=NOW)
+def make_pki(directory: Path, *, rsa_keys: bool = False) -> Pki:
+    """Make an authority with a user below it and write its trust directory; RSA as on the grid, or P-256."""
+    bits = 2048 if rsa_keys else None
+    authority = Authority.create(CA_DN, now=NOW, key=new_key(rsa_bits=bits))
     authority.write_trust_dir(directory, now=NOW)
-    return Pki(authority, directory, TrustStore.load(directory), authority.issue(USER_DN, now=NOW))
+    user = authority.issue(USER_DN, now=NOW, key=new_key(rsa_bits=bits))
+    return Pki(authority, directory, TrustStore.load(directory), user)
 
 
 def usage(**bits: bool) -> Extra:
