@@ -26,7 +26,7 @@ from .credential import (
     load_private_key,
     save_credential,
 )
-from .delegation import create_proxy, make_csr, new_key, read_csr, sign_csr
+from .delegation import create_proxy, inspect_ac, make_csr, new_key, read_csr, sign_csr
 from .errors import CredentialError, IdentityError
 from .keys import PrivateKey, PublicKey
 from .proxy import VerifiedChain, thumbprint, verify_chain
@@ -53,6 +53,7 @@ __all__ = [
     "VomsDir",
     "create_proxy",
     "der_chain",
+    "inspect_ac",
     "key_pem",
     "load_credential",
     "load_private_key",

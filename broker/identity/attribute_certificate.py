@@ -18,6 +18,7 @@ from .certificate import MAX_CERTIFICATES, Extension, read_extensions, read_name
 
 if TYPE_CHECKING:
     import datetime as dt
+    from collections.abc import Sequence
 
 OID_FQANS = "1.3.6.1.4.1.8005.100.100.4"
 OID_AC_CERTIFICATES = "1.3.6.1.4.1.8005.100.100.10"
@@ -82,8 +83,37 @@ def read_acs(value: bytes, limit: int) -> list[AttributeCertificate]:
     ]
     if len(items) > limit:
         raise der.DerError(f"more than {limit} attribute certificates in a proxy")
+    return [_read_explained(item) for item in items]
+
+
+def read_ac(encoded: bytes) -> AttributeCertificate:
+    """Read one attribute certificate by itself.
+
+    Raises:
+        DerError: malformed or above a limit.
+    """
+    if len(encoded) > MAX_AC_BYTES:
+        raise der.DerError(f"AC larger than {MAX_AC_BYTES} bytes")
+    return _read_explained(der.read_exactly(encoded, der.SEQUENCE))
+
+
+def encode_acs(encoded: Sequence[bytes]) -> bytes:
+    """Write the proxy extension from attribute certificates; what could not be read again is refused.
+
+    Raises:
+        DerError: malformed or above a limit.
+    """
+    for item in encoded:
+        read_ac(item)
+    value = der.encode(der.SEQUENCE, der.encode(der.SEQUENCE, *encoded))
+    if len(value) > MAX_AC_BYTES:
+        raise der.DerError(f"AC extension larger than {MAX_AC_BYTES} bytes")
+    return value
+
+
+def _read_explained(element: der.Element) -> AttributeCertificate:
     try:
-        return [_read_ac(item) for item in items]
+        return _read_ac(element)
     except der.DerError as error:
         raise der.DerError(f"AC malformed: {error}") from None
     except (ValueError, IndexError, InvalidInputError):

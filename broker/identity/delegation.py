@@ -2,8 +2,9 @@
 
 Promises: a new proxy never lives longer than its chain, never has more rights (a child of a limited proxy is
 marked limited, whatever was asked for), never goes deeper than a path length allows; it starts five minutes back,
-but not before its issuer. Private keys never travel: delegation sends a certificate request one way and a chain
-back. A request gives a key and proof of holding it, nothing else; its names and extensions are ignored.
+but not before its issuer. VOMS attributes that are put into it are about its own end entity. Private keys never
+travel: delegation sends a certificate request one way and a chain back. A request gives a key and proof of holding
+it, nothing else; its names and extensions are ignored.
 """
 
 from __future__ import annotations
@@ -20,8 +21,10 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import NameOID, ObjectIdentifier
 
+from .attribute_certificate import AttributeCertificate, encode_acs, read_ac
 from .certificate import (
     MAX_CERTIFICATES,
+    MAX_CHAIN_BYTES,
     OID_PROXY_CERT_INFO,
     Certificate,
     parse_certificate,
@@ -33,6 +36,7 @@ from .errors import IdentityError
 from .keys import MIN_RSA_BITS, PrivateKey, PublicKey, certificate_key, check_public_key, public_bytes
 from .proxy import order_chain
 from .proxy_info import INHERIT_ALL, LIMITED, ProxyCertInfo
+from .voms import OID_VOMS_ACS, check_fqans, check_holder
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -65,6 +69,7 @@ def create_proxy(
     now: dt.datetime,
     key: PrivateKey | None = None,
     path_length: int | None = None,
+    acs: Sequence[bytes] = (),
 ) -> Credential:
     """Make a proxy with a key of its own.
 
@@ -76,12 +81,13 @@ def create_proxy(
         now: the time.
         key: private key of the proxy; a new P-256 key by default.
         path_length: how many further proxies may follow below it; None: as many as the chain allows.
+        acs: VOMS attribute certificates (DER) that it shall carry; they change nothing of its lifetime.
 
     Raises:
-        IdentityError: the issuer cannot issue.
+        IdentityError: the issuer cannot issue, or an attribute certificate is malformed or about somebody else.
     """
     key = key or new_key()
-    ders = _issue(key.public_key(), issuer_chain, issuer_key, lifetime, limited, now, path_length)
+    ders = _issue(key.public_key(), issuer_chain, issuer_key, lifetime, limited, now, path_length, acs)
     return Credential(key, ders)
 
 
@@ -101,6 +107,7 @@ def sign_csr(
     limited: bool,
     now: dt.datetime,
     path_length: int | None = None,
+    acs: Sequence[bytes] = (),
 ) -> bytes:
     """Make a proxy for the key of a certificate request: delegation.
 
@@ -112,6 +119,7 @@ def sign_csr(
         limited: as in ``create_proxy``.
         now: the time.
         path_length: as in ``create_proxy``.
+        acs: as in ``create_proxy``.
 
     Returns:
         The new chain as PEM, leaf first.
@@ -120,7 +128,7 @@ def sign_csr(
         IdentityError: the request is malformed, not signed by its own key, its key weak; or the issuer cannot issue.
     """
     key = read_csr(csr)
-    return pem_chain(_issue(key, issuer_chain, issuer_key, lifetime, limited, now, path_length))
+    return pem_chain(_issue(key, issuer_chain, issuer_key, lifetime, limited, now, path_length, acs))
 
 
 def read_csr(csr: bytes) -> PublicKey:
@@ -141,6 +149,25 @@ def read_csr(csr: bytes) -> PublicKey:
     if not sound:
         raise IdentityError("the certificate request is not signed by its own key")
     return key
+
+
+def inspect_ac(encoded: bytes, chain: Sequence[bytes]) -> AttributeCertificate:
+    """Look at an attribute certificate before it goes into a proxy: form, holder and FQANs.
+
+    Who issued it is not asked here, and its signature is not checked: ``verify_chain`` does that, wherever it counts.
+
+    Args:
+        encoded: the attribute certificate, DER.
+        chain: certificates of whom it should be about, in any order.
+
+    Raises:
+        IdentityError: malformed, about somebody else, or with an FQAN outside its VO.
+    """
+    certificates = [parse_certificate(item) for item in dict.fromkeys(chain)]
+    ac = read_ac(encoded)
+    check_holder(ac, order_chain(certificates)[0])
+    check_fqans(ac)
+    return ac
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,6 +203,7 @@ def _issue(
     limited: bool,
     now: dt.datetime,
     path_length: int | None,
+    acs: Sequence[bytes],
 ) -> tuple[bytes, ...]:
     """Sign a proxy for a public key; return the whole chain, leaf first."""
     certificates = [parse_certificate(item) for item in dict.fromkeys(split_chain(issuer_chain))]
@@ -195,11 +223,17 @@ def _issue(
     if any(item.spki == public_bytes(key) for item in path):
         raise IdentityError("a proxy needs a key of its own, not one of its chain")
     language = LIMITED if limited or bounds.limited else INHERIT_ALL
-    proxy = _build(key, issuer, issuer_key, start, end, ProxyCertInfo(language, path_length))
+    for item in acs:
+        inspect_ac(item, [end_entity.der])
+    proxy = _build(key, issuer, issuer_key, start, end, ProxyCertInfo(language, path_length), acs)
     below_root = [item for item in authorities if not item.is_self_issued]
     chain = (proxy, *(item.der for item in (*reversed(path), *below_root)))
     if len(chain) > MAX_CERTIFICATES:
         raise IdentityError("path length exceeded: nobody would accept a chain this long")
+    if sum(map(len, chain)) > MAX_CHAIN_BYTES:
+        raise IdentityError(
+            f"a certificate chain may have at most {MAX_CHAIN_BYTES} bytes: nobody would accept this one"
+        )
     return chain
 
 
@@ -221,11 +255,12 @@ def _build(
     start: dt.datetime,
     end: dt.datetime,
     info: ProxyCertInfo,
+    acs: Sequence[bytes],
 ) -> bytes:
     # 63 random bits: unique per issuer (RFC 3820 §3.3) and positive; the same number is the CN, as tools expect.
     serial = secrets.randbits(63) | 1
     common_name = x509.RelativeDistinguishedName([x509.NameAttribute(NameOID.COMMON_NAME, str(serial))])
-    certificate = (
+    builder = (
         x509.CertificateBuilder()
         .issuer_name(issuer.x509.subject)
         .subject_name(x509.Name([*issuer.x509.subject.rdns, common_name]))
@@ -236,9 +271,11 @@ def _build(
         .add_extension(_key_usage(rsa_key=isinstance(key, rsa.RSAPublicKey)), critical=True)
         .add_extension(_issuer_key_id(issuer), critical=False)
         .add_extension(x509.UnrecognizedExtension(ObjectIdentifier(OID_PROXY_CERT_INFO), info.encode()), critical=True)
-        .sign(issuer_key, hashes.SHA256())
     )
-    return certificate.public_bytes(Encoding.DER)
+    if acs:
+        attributes = x509.UnrecognizedExtension(ObjectIdentifier(OID_VOMS_ACS), encode_acs(acs))
+        builder = builder.add_extension(attributes, critical=False)
+    return builder.sign(issuer_key, hashes.SHA256()).public_bytes(Encoding.DER)
 
 
 def _issuer_key_id(issuer: Certificate) -> x509.AuthorityKeyIdentifier:

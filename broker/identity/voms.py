@@ -114,10 +114,10 @@ def _verify(
         return VomsAc(valid=False, vo="", reason=ac.reason)
     try:
         _check_time(ac, now)
-        _check_holder(ac, end_entity)
+        check_holder(ac, end_entity)
         if ac.unknown_critical:
             raise IdentityError(f"critical extension that is not understood: {ac.unknown_critical}")
-        _check_fqans(ac)
+        check_fqans(ac)
         _check_signature(ac, _issuer(ac, trust, vomsdir, now))
     except IdentityError as error:
         reason = f"AC {error.reason}" if not error.reason.startswith("AC ") else error.reason
@@ -132,15 +132,26 @@ def _check_time(ac: AttributeCertificate, now: dt.datetime) -> None:
         raise IdentityError("expired")
 
 
-def _check_holder(ac: AttributeCertificate, end_entity: Certificate) -> None:
-    """RFC 5755 §4.2.2 names the holder's issuer; old VOMS clients and servers wrote the holder itself there."""
+def check_holder(ac: AttributeCertificate, end_entity: Certificate) -> None:
+    """Check that an AC is about an end entity.
+
+    RFC 5755 §4.2.2 names the holder's issuer; old VOMS clients and servers wrote the holder itself there.
+
+    Raises:
+        IdentityError: it is about somebody else.
+    """
     if ac.holder_serial != end_entity.serial or ac.holder_name not in (end_entity.issuer, end_entity.subject):
         raise IdentityError("holder is not the end entity of the chain")
     if ac.holder_entity_name is not None and ac.holder_entity_name != end_entity.subject:
         raise IdentityError("holder is not the end entity of the chain")
 
 
-def _check_fqans(ac: AttributeCertificate) -> None:
+def check_fqans(ac: AttributeCertificate) -> None:
+    """Check that each FQAN is one, and of the AC's own VO.
+
+    Raises:
+        IdentityError: it is not.
+    """
     for text in ac.fqans:
         try:
             fqan = Fqan.parse(text)

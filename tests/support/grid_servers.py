@@ -293,7 +293,7 @@ class VomsServer:
                 f"INSERT INTO usr (dn, ca) SELECT {name}, cid FROM ca WHERE ca = {_quote(ca)} AND NOT EXISTS {who}",
             ]
             if nickname:
-                statements.append(f"REPLACE INTO usr_attrs VALUES ({who}, 1, {_quote(nickname)})")
+                statements.append(f"REPLACE INTO usr_attrs (a_id, u_id, a_value) VALUES (1, {who}, {_quote(nickname)})")
             for fqan in dict.fromkeys((f"/{self.vo}", *fqans)):
                 group, _, role = fqan.partition("/Role=")
                 group_id = f"(SELECT gid FROM `groups` WHERE dn = {_quote(group)})"
