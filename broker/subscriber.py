@@ -12,6 +12,7 @@ from typing import Protocol
 
 from schemas.envelope import JWS_HEADER
 from schemas.messages.admin import Readmit
+from schemas.messages.pilot import Goodbye, Heartbeat, RequestMatch
 from schemas.registry import Message
 
 from .authorization import SERVICES, Principal, authorize
@@ -139,7 +140,22 @@ class Gate:
             authorize(principal, header.typ)
         except RefusalError as refusal:
             raise RefusalError(refusal.code, str(refusal), header=header, proven=True) from None
+        named = site_of(verified.message)
+        if principal.site and named and named != principal.site:
+            reason = f"this pilot was enrolled for {principal.site}, not for {named[:100]}"
+            raise RefusalError("denied", reason, header=header, proven=True)
         return principal
+
+
+def site_of(message: Message) -> str:
+    """The site that a pilot's message names as its own; empty if it names none."""
+    match message:
+        case RequestMatch():
+            return message.offer.site
+        case Heartbeat() | Goodbye():
+            return message.site
+        case _:
+            return ""
 
 
 def _text(value: object) -> str:

@@ -55,6 +55,7 @@ class _Reader:
             master_keys=self._files("services", "master_keys"),
             gatekeeper_host=self._loopback("gatekeeper", "host"),
             gatekeeper_port=self._number("gatekeeper", "port"),
+            pilot_authority=self._optional_file("pilots", "authority"),
             leases=self._leases(),
         )
 

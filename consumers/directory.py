@@ -15,11 +15,12 @@ from typing import TypeAlias
 
 from cryptography import x509
 
-from broker.authorization import Principal
+from broker.authorization import Principal, Property
 from broker.identity import IdentityError, TrustStore, VerifiedChain, VomsDir, verify_chain
 from broker.rules import select
 from broker.signing import ChainFacts, KnownChain, facts_of
 
+from .enrolled import EnrolledPilots
 from .store import Store, chains, registry
 from .store.registry import Registry
 
@@ -61,6 +62,7 @@ class Directory:
         self._snapshot: Registry | None = None
         self._loaded = float("-inf")
         self._principals: Principals = {}
+        self._enrolled = EnrolledPilots(store)
         self._chains: OrderedDict[str, tuple[float, ChainFacts]] = OrderedDict()
 
     # -- registry -----------------------------------------------------------------------------------------------
@@ -84,6 +86,15 @@ class Directory:
         """Look at the registry again at the next question: somebody said that it changed."""
         with self._lock:
             self._loaded = float("-inf")
+        self._enrolled.forget()
+
+    def first_group(self, identity: str) -> str:
+        """The group that is taken if none is named; empty for who has none."""
+        groups = self.registry().groups_of(identity)
+        if groups:
+            return groups[0]
+        pilot = self._enrolled.get(identity)
+        return "" if pilot is None else pilot.group
 
     def principal(self, identity: str, group: str, client: str) -> Principal | None:
         """The sender as the registry knows it; see :class:`broker.subscriber.Directory`."""
@@ -96,7 +107,21 @@ class Directory:
             if len(principals) >= CACHED_PRINCIPALS:
                 principals.clear()
             principals[key] = member_of(known, identity, group)
-        return principals[key]
+        found = principals[key]
+        return found if found is not None or identity in known.users else self._pilot(known, identity, group)
+
+    def _pilot(self, known: Registry, identity: str, group: str) -> Principal | None:
+        """An enrolled pilot: of its group, at its site, and nothing but a pilot."""
+        pilot = self._enrolled.get(identity)
+        if pilot is None or pilot.revoked:
+            return None
+        if not group:
+            return Principal(identity, site=pilot.site)  # still waiting for its certificate: it may send nothing
+        if group != pilot.group or group not in known.groups:
+            return None
+        properties = frozenset(known.groups[group].properties) & {Property.GENERIC_PILOT}
+        rules = select(known.rules, identity, group, properties)
+        return Principal(identity, group, properties, rules=rules, site=pilot.site)
 
     # -- chains -------------------------------------------------------------------------------------------------
 

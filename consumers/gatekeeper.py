@@ -28,6 +28,7 @@ from broker.authorization import (
     writable_doors,
 )
 from broker.connection import Connection
+from broker.enrolment import is_enrolment
 from broker.identity import IdentityError, pem_chain
 from broker.login import ASSERTION_SECONDS, check_assertion
 from broker.publisher import event, reply, seal
@@ -36,10 +37,12 @@ from broker.signing import Signer, facts_of
 from broker.topology import MONITORING, REPLY_ARGUMENTS
 from schemas.envelope import CLOCK_SKEW, reply_queue
 from schemas.errors import TemporaryError
+from schemas.messages.enrolment import PilotEnrolling
 from schemas.messages.event import PilotChanged
 from schemas.messages.service import ServiceInfo, Welcome
 
 from .directory import Directory
+from .enrolling import EnrolmentDesk
 from .store import Store, audit, chains, pilots, proxies, sessions
 
 CLIENT_ID = re.compile(r"^[a-z2-7]{20}\.[0-9a-z]{1,40}$")
@@ -103,6 +106,7 @@ class Gatekeeper:
         self._connection = connection
         self._signer = signer
         self._broker = broker
+        self._desk = EnrolmentDesk(store, broker)
         self._clock = clock
         self._lock = threading.Lock()
         self._sessions: OrderedDict[str, ClientSession] = OrderedDict()
@@ -121,6 +125,8 @@ class Gatekeeper:
         if client in SERVICES or not CLIENT_ID.match(client) or not assertion:
             return self._deny("login", client, "not a client id, or no assertion")
         now = self._clock()
+        if is_enrolment(assertion):
+            return self._enrol(client, assertion, now)
         try:
             claims, chain = check_assertion(
                 assertion, client=client, audience=self._broker, now=now, verify=self._directory.verify
@@ -129,7 +135,7 @@ class Gatekeeper:
             return self._deny("login", client, str(error))
         if not self._is_first_use(claims.jti, now):
             return self._deny("login", client, "the login assertion was used before")
-        group = claims.grp or self._first_group(chain.identity)
+        group = claims.grp or self._directory.first_group(chain.identity)
         principal = self._directory.principal(chain.identity, group, client)
         if principal is None or principal.service:
             return self._deny("login", client, f"{chain.identity} is not known, or not in group {group!r}")
@@ -150,6 +156,25 @@ class Gatekeeper:
             self._announce(session)
         return True
 
+    def _enrol(self, client: str, assertion: str, now: float) -> bool:
+        """A pilot that uses its one-time secret: it may read its own queue, where its certificate will come."""
+        try:
+            wish = self._desk.check(assertion, client=client, now=now)
+            if not self._is_first_use(wish.claims.jti, now):
+                return self._deny("enrolment", client, "the enrolment assertion was used before")
+            row = self._desk.claim(wish, assertion, now=now)
+        except RefusalError as error:
+            return self._deny("enrolment", client, str(error))
+        session = ClientSession(client, row.identity, "")
+        principal = self._directory.principal(row.identity, "", client)
+        if principal is None:
+            return self._deny("enrolment", client, "the enrolment is revoked")
+        self._remember(session)
+        self._welcome(session, principal, None, wish.claims.jti[:64])
+        fact = PilotEnrolling(enrolment=row.id, identity=row.identity, site=row.site, client=client, time=now)
+        self._connection.publish([seal(event(fact), self._signer, self._clock())])
+        return True
+
     def _announce(self, session: ClientSession) -> None:
         """Tell that a pilot came; a hint for dashboards, so it may be lost."""
         fact = PilotChanged(
@@ -165,10 +190,6 @@ class Gatekeeper:
             if len(self._used) >= MAX_USED:
                 return False
             return now - self._used.setdefault(login, now) <= ASKED_AGAIN_SECONDS
-
-    def _first_group(self, identity: str) -> str:
-        groups = self._directory.registry().groups_of(identity)
-        return groups[0] if groups else ""
 
     def _welcome(self, session: ClientSession, principal: Principal, delegated: float | None, login: str) -> None:
         queue = reply_queue(session.client)

@@ -36,6 +36,7 @@ class ServerSettings:
         registry_file: TOML seed of the registry.
         credentials: folder with ``<service>.pem`` (chain and key) and ``<service>.secret`` (broker password).
         master_keys: files with Fernet keys, newest first, for what is encrypted at rest.
+        pilot_authority: key and certificate of the authority that certifies enrolled pilots, if there is one.
         gatekeeper_host: loopback address where RabbitMQ asks.
         gatekeeper_port: and the port.
     """
@@ -51,4 +52,5 @@ class ServerSettings:
     gatekeeper_host: str = "127.0.0.1"
     voms_dir: Path | None = None
     store_password_file: Path | None = None
+    pilot_authority: Path | None = None
     leases: LeaseSettings = field(default_factory=LeaseSettings)

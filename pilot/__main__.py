@@ -15,8 +15,12 @@ from pathlib import Path
 from schemas.errors import PilotageError
 
 from .guard import Guard
-from .kernel import steady_now
+from .kernel import forbid_memory_access, steady_now
 from .node import measure
+
+SECRET_VARIABLE = "PILOTAGE_ENROLMENT"  # noqa: S105 - the name of a variable
+"""Holds an enrolment secret where a batch system offers nothing better (``enrolment = "env"``). It is taken out at
+once, and no process that we start ever has it; but until then whoever runs under the same account may read it."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -29,11 +33,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
     if options.config is None:
         parser.error("--config is needed (or --probe)")
+    # First of all, and for the keeper, too: whatever else runs under this account must not read what comes now.
+    try:
+        forbid_memory_access()
+    except OSError as error:
+        sys.stderr.write(f"error: this node cannot keep a pilot's key private: {error.strerror}\n")
+        return 1
+    secret = os.environ.pop(SECRET_VARIABLE, "")
     # Here: the keeper forks, so nothing that starts threads may be loaded before.
     from .keeper import keep
 
     guard = Guard()
-    return keep(lambda: _run(options.config, options.ready_file, guard), guard)
+    return keep(lambda: _run(options.config, options.ready_file, guard, secret), guard)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -45,7 +56,7 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _run(config: Path, ready_file: Path | None, guard: Guard) -> int:
+def _run(config: Path, ready_file: Path | None, guard: Guard, secret: str) -> int:
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, lambda *_: stop.set())
@@ -56,7 +67,8 @@ def _run(config: Path, ready_file: Path | None, guard: Guard) -> int:
 
     configure()
     try:
-        why = live(config, stop, name=f"{os.uname().nodename}-{os.getpid()}", ready_file=ready_file, guard=guard)
+        name = f"{os.uname().nodename}-{os.getpid()}"
+        why = live(config, stop, name=name, ready_file=ready_file, guard=guard, secret=secret)
     except PilotageError as error:
         sys.stderr.write(f"error: {error}\n")
         return 1

@@ -18,6 +18,7 @@ from broker.connection import Wakeup
 from broker.session import Incoming, Session
 from schemas.job import JobStatus
 from schemas.messages.common import JobRef
+from schemas.messages.enrolment import PilotEnrolled
 from schemas.messages.pilot import AcceptJobs, ControlDone, Goodbye, Heartbeat, Offer, PayloadBeat, RequestMatch
 from schemas.messages.service import (
     ChainUnknown,
@@ -36,6 +37,7 @@ from .kernel import steady_now
 from .node import NodeMeasure
 from .post import Post
 from .proxies import Proxies
+from .renewal import Renewal
 from .settings import PilotSettings
 from .task import Key, Task
 
@@ -70,6 +72,7 @@ class Agent:
         attempts: runs attempts.
         post: what it has to say.
         proxies: keys and proxies.
+        renewal: keeps its own certificate young, if it was enrolled.
     """
 
     def __init__(
@@ -81,6 +84,7 @@ class Agent:
         attempts: Attempts,
         post: Post,
         proxies: Proxies,
+        renewal: Renewal | None = None,
     ) -> None:
         self._settings = settings
         self._measure = measure
@@ -89,6 +93,7 @@ class Agent:
         self._attempts = attempts
         self._post = post
         self._proxies = proxies
+        self._renewal = renewal
         self._processors = settings.slots or measure.processors
         self._demand = Demand(self._processors)
         self._started = steady_now()
@@ -133,6 +138,8 @@ class Agent:
             self._demand.ended(seconds)
         if len(self._attempts):
             self._last_work = steady_now()
+        if self._renewal is not None:
+            self._renewal.turn(now)
         self._beat(now)
         self._ask(now)
         self._post.flush(time.monotonic(), gather=len(self._attempts) > 0)
@@ -169,24 +176,32 @@ class Agent:
             case MatchResponse() as response:
                 self._on_match(response, incoming.verified.header.cid)
             case LeasesRenewed() as renewed:
-                self._attempts.renew(renewed.leases)
-                for ref in renewed.lost:
-                    self._attempts.abandon((ref.job, ref.attempt), "the lease is lost")
+                self._on_leases(renewed)
             case ControlJobs(orders=orders):
                 for order in orders:
                     self._on_order(order)
             case ProxyIssued() as issued:
                 self._on_proxy(issued)
+            case PilotEnrolled() as enrolled if self._renewal is not None:
+                self._renewal.on_enrolled(enrolled, incoming.verified.header.cid)
             case SandboxChunk() as chunk:
                 self._attempts.on_chunk(chunk)
             case SandboxStored() as stored:
                 self._attempts.on_stored(stored)
             case ChainUnknown():
-                self._session.log_in_again()
-                if not self._post.repeat(incoming.verified.header.cid, time.monotonic()):
-                    log.warning("pilot.unheard", message=incoming.verified.header.cid)
+                self._on_chain_unknown(incoming.verified.header.cid)
             case other:
                 log.warning("pilot.unexpected_message", type=type(other).__name__)
+
+    def _on_leases(self, renewed: LeasesRenewed) -> None:
+        self._attempts.renew(renewed.leases)
+        for ref in renewed.lost:
+            self._attempts.abandon((ref.job, ref.attempt), "the lease is lost")
+
+    def _on_chain_unknown(self, message_id: str) -> None:
+        self._session.log_in_again()
+        if not self._post.repeat(message_id, time.monotonic()):
+            log.warning("pilot.unheard", message=message_id)
 
     def _on_match(self, response: MatchResponse, request: str) -> None:
         if self._asked is not None and self._asked[0] == request:

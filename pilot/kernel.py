@@ -7,11 +7,14 @@ Refuses: to decide anything; callers know why they ask. Linux only, as the pilot
 from __future__ import annotations
 
 import ctypes
+import errno
 import os
+import resource
 import time
 from pathlib import Path
 
 _PR_SET_PDEATHSIG = 1
+_PR_GET_DUMPABLE = 3
 _PR_SET_DUMPABLE = 4
 _PR_SET_CHILD_SUBREAPER = 36
 
@@ -42,8 +45,24 @@ def signal_at_parent_death(signal_number: int) -> None:
 
 
 def forbid_memory_access() -> None:
-    """Keep processes of the same user from reading our memory and environment (undone by execve)."""
+    """Keep processes of the same user from reading our memory, environment and open files; leave no core dump.
+
+    It counts for this process and for those that it forks, until they execute another program. To be done before a
+    secret is read or made. (The super-user and who has CAP_SYS_PTRACE are not kept out: prctl(2), ptrace(2).)
+
+    Raises:
+        OSError: the kernel refuses, and then no secret must be made.
+    """
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     _prctl(_PR_SET_DUMPABLE, 0)
+    if is_readable():
+        raise OSError(errno.EPERM, "the kernel keeps our memory readable")
+
+
+def is_readable() -> bool:
+    """Whether processes of the same user may read our memory (prctl(2), PR_GET_DUMPABLE)."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    return bool(libc.prctl(ctypes.c_int(_PR_GET_DUMPABLE), *(ctypes.c_ulong(0) for _ in range(4))))
 
 
 def steady_now() -> float:

@@ -9,15 +9,18 @@ from pathlib import Path
 from broker.connection import Wakeup
 from broker.errors import LoginRefusedError
 from broker.identity import Credential, load_credential
+from broker.passport import Passport
 from broker.session import Session
 
 from .agent import Agent
 from .attempts import Attempts
+from .enrolment import accept, enrol
 from .guard import Guard
 from .kernel import forbid_memory_access, steady_now
 from .node import measure
 from .post import Post
 from .proxies import Proxies
+from .renewal import Renewal
 from .runner import PayloadRunner
 from .settings import PilotSettings, load
 from .stagehand import Stagehand
@@ -34,7 +37,13 @@ it for five seconds; it does not say which."""
 
 
 def live(
-    config: Path, stop: threading.Event, *, name: str, ready_file: Path | None = None, guard: Guard | None = None
+    config: Path,
+    stop: threading.Event,
+    *,
+    name: str,
+    ready_file: Path | None = None,
+    guard: Guard | None = None,
+    secret: str = "",
 ) -> str:
     """Be a pilot until told to stop or until nothing is left to do; returns why it ended.
 
@@ -44,6 +53,7 @@ def live(
         name: of its connection, for people.
         ready_file: made once it has logged in.
         guard: by which its keeper knows of leases.
+        secret: enrolment secret that the environment held.
 
     Raises:
         PilotageError: it could not begin.
@@ -51,25 +61,32 @@ def live(
     began = steady_now()
     forbid_memory_access()
     settings = load(config)
-    credential = load_credential(settings.credential)
     wakeup = Wakeup()
-    session = _log_in(settings, credential, wakeup, name, stop)
+
+    def log_in(passport: Credential | Passport) -> Session:
+        return _log_in(settings, passport, wakeup, name, stop)
+
+    if settings.credential is not None:
+        credential = load_credential(settings.credential)
+    else:
+        credential = enrol(settings, secret, log_in, stop.is_set)
+    session = log_in(credential)
     try:
         if ready_file is not None:
             ready_file.touch()
         if settings.wall_seconds is not None:  # the slot does not wait for a login
             left = settings.wall_seconds - (steady_now() - began)
             settings = dataclasses.replace(settings, wall_seconds=max(0.0, left))
-        return _work(settings, session, wakeup, stop, guard)
+        return _work(settings, session, credential, wakeup, stop, guard)
     finally:
         session.close()
 
 
 def _log_in(
-    settings: PilotSettings, credential: Credential, wakeup: Wakeup, name: str, stop: threading.Event
+    settings: PilotSettings, passport: Credential | Passport, wakeup: Wakeup, name: str, stop: threading.Event
 ) -> Session:
     for left in reversed(range(LOGIN_TRIES)):
-        session = Session(settings.session, credential, name=f"pilot {name}", wakeup=wakeup)
+        session = Session(settings.session, passport, name=f"pilot {name}", wakeup=wakeup)
         try:
             session.open(LOGIN_SECONDS)
         except LoginRefusedError:
@@ -84,7 +101,14 @@ def _log_in(
     raise LoginRefusedError
 
 
-def _work(settings: PilotSettings, session: Session, wakeup: Wakeup, stop: threading.Event, guard: Guard | None) -> str:
+def _work(
+    settings: PilotSettings,
+    session: Session,
+    credential: Credential,
+    wakeup: Wakeup,
+    stop: threading.Event,
+    guard: Guard | None,
+) -> str:
     with (
         WorkArea(settings.work_dir, session.client) as area,
         PayloadRunner(guard=guard) as runner,
@@ -107,7 +131,12 @@ def _work(settings: PilotSettings, session: Session, wakeup: Wakeup, stop: threa
             slot_end=ends,
         )
         attempts = Attempts(stagehand, post, proxies, processors, wakeup, session.now)
+        renewal: Renewal | None = None
+        if settings.enrolment:
+            renewal = Renewal(
+                session, credential, post.say, lambda answer, key: accept(answer, key, settings, session.now())
+            )
         try:
-            return Agent(settings, found, session, wakeup, attempts, post, proxies).run(stop)
+            return Agent(settings, found, session, wakeup, attempts, post, proxies, renewal).run(stop)
         finally:
             attempts.close()

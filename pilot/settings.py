@@ -7,7 +7,8 @@
     [trust]
     ca_dir = "…"
     [pilot]
-    credential = "pilot-1.pem"     # certificate and key, mode 0600
+    enrolment = "pilot-1.enrol"    # one-time secret, removed once used; "-": standard input; "env": the environment
+    # credential = "pilot-1.pem"   # or, where a site has its own: certificate and key, mode 0600
     site = "Site.Example.org"
     work_dir = "/scratch/pilot"
     slots = 2                      # processors to offer; left out: what the node has
@@ -38,13 +39,18 @@ DEFAULT_CPU_POWER = 10.0
 """Normalised power of one processor (HS06) where none was measured: what the grid assumes of a node."""
 
 
+STDIN, ENVIRONMENT = "-", "env"
+"""Where an enrolment secret may come from besides a file."""
+
+
 @dataclass(frozen=True)
 class PilotSettings:
     """Everything that a pilot is told; what it finds out itself is in :mod:`pilot.node`.
 
     Attributes:
         session: the deployment.
-        credential: file with its certificate and key.
+        credential: file with its certificate and key; None if it enrols.
+        enrolment: where its one-time secret comes from: a file, ``-`` for standard input, ``env`` for the environment.
         site: where it runs.
         work_dir: work area.
         slots: processors to offer, None for what the node has.
@@ -56,9 +62,10 @@ class PilotSettings:
     """
 
     session: SessionSettings
-    credential: Path
+    credential: Path | None
     site: str
     work_dir: Path
+    enrolment: str = ""
     ce: str = ""
     slots: int | None = None
     memory_mb: float | None = None
@@ -108,9 +115,11 @@ class _Reader:
             gatekeeper=self._need("broker", "gatekeeper", str),
             voms_dir=self._file(voms_dir) if voms_dir else None,
         )
+        enrolment = self._enrolment()
         return PilotSettings(
             session=session,
-            credential=self._file(self._need("pilot", "credential", str)),
+            credential=None if enrolment else self._file(self._need("pilot", "credential", str)),
+            enrolment=enrolment,
             site=self._need("pilot", "site", str),
             work_dir=self._file(self._need("pilot", "work_dir", str)),
             ce=self._get("pilot", "ce", str, ""),
@@ -125,6 +134,14 @@ class _Reader:
             required_tags=self._names("required_tags"),
             stores={name: self._file(self._need("stores", name, str)) for name in self._section("stores")},
         )
+
+    def _enrolment(self) -> str:
+        source: str = self._get("pilot", "enrolment", str, "")
+        if source and self._get("pilot", "credential", str, ""):
+            raise ConfigurationError(f"{self._path}: [pilot] takes enrolment or credential, not both")
+        if not source and not self._get("pilot", "credential", str, ""):
+            raise ConfigurationError(f"{self._path}: [pilot] enrolment is missing (or credential, for a certificate)")
+        return source if source in {"", STDIN, ENVIRONMENT} else str(self._file(source))
 
     def _file(self, text: str) -> Path:
         return (self._path.parent / text).absolute()

@@ -79,6 +79,7 @@ def write_server_config(layout: Layout, addresses: Addresses) -> None:
         "trust": {"ca_dir": str(layout.trust)},
         "registry": {"file": str(layout.registry)},
         "services": {"credentials": str(layout.services), "master_keys": [str(layout.master_key)]},
+        "pilots": {"authority": str(layout.pilot_authority)},
         "gatekeeper": {"host": LOOPBACK, "port": addresses.gatekeeper},
     }
     write_private(layout.server_config, toml_text(tables, _HEADER))

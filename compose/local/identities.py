@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from .layout import Layout
 
 AUTHORITY = "/O=Pilotage/CN=Throwaway authority of a private stack"
+PILOT_AUTHORITY = "/O=Pilotage/OU=Pilots/CN=Authority of a private stack"
 HOST = "/O=Pilotage/OU=Hosts/CN=localhost"
 SERVER_NAMES = ("localhost", "127.0.0.1")
 
@@ -69,6 +70,7 @@ def ensure_identities(layout: Layout, now: dt.datetime) -> None:
     for folder in (layout.authority.parent, layout.trust, layout.tls, layout.services, layout.user):
         private_folder(folder)
     authority = _ensure_authority(layout, now)
+    _ensure_pilot_authority(layout, now)
     _ensure_tls(layout, authority, now)
     for service in sorted(SERVICES):
         path = layout.services / f"{service}.pem"
@@ -110,6 +112,14 @@ def _ensure_authority(layout: Layout, now: dt.datetime) -> Authority:
     write_private(layout.tls / "ca.pem", authority.certificate_pem)
     authority.save(layout.authority)  # last: once it is there, all that hangs on it is there
     return authority
+
+
+def _ensure_pilot_authority(layout: Layout, now: dt.datetime) -> None:
+    """Its own authority certifies enrolled pilots: who gets at it can make pilots and nobody else."""
+    if not layout.pilot_authority.exists():
+        authority = Authority.create(PILOT_AUTHORITY, now=now, confined=True)
+        authority.write_trust_dir(layout.trust, now=now)
+        authority.save(layout.pilot_authority)  # last, as above
 
 
 def _load(path: Path) -> Authority:

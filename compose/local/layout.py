@@ -29,6 +29,11 @@ class Layout:
         return self.root / "ca" / "authority.pem"
 
     @property
+    def pilot_authority(self) -> Path:
+        """Key and certificate of the authority that certifies enrolled pilots."""
+        return self.services / "pilot-authority-ca.pem"
+
+    @property
     def trust(self) -> Path:
         """Trust directory in grid layout."""
         return self.root / "ca" / "certificates"

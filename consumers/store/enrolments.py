@@ -32,7 +32,7 @@ class Enrolment(msgspec.Struct, frozen=True):
         assertion: what that pilot signed at its latest login.
         ends: when the identity ends for good.
         issued: when its latest certificate was issued.
-        not_after: end of the latest certificate; None while the pilot waits for it.
+        not_after: end of the latest certificate; None while the pilot waits for it, 0 if it was refused.
         reused: how often the secret was tried by another key.
     """
 
@@ -66,7 +66,7 @@ class Enrolment(msgspec.Struct, frozen=True):
             return "open" if now <= self.expires else "expired"
         if self.ends is not None and now > self.ends:
             return "ended"
-        return "used" if self.not_after is None else "enrolled"
+        return "enrolled" if self.not_after else "used"
 
 
 def version(tx: Reading) -> int:
