@@ -1,9 +1,9 @@
 """pilot-authority: enters enrolments for operators, and certifies the pilots that used them.
 
 Promises: a certificate is issued only for what the pilot itself signed with the one-time secret, checked here again
-from the stored public key: neither a broker nor a gatekeeper can make a pilot. It names the pilot as the enrolment does,
-lives a day at most, and never beyond the enrolment's end. Nothing is issued for a revoked enrolment. A pilot that was
-killed while it waited costs nothing; one that comes again with the same key is answered again.
+from the stored public key: neither a broker nor a gatekeeper can make a pilot. It names the pilot as the enrolment
+does, lives a day at most, and never beyond the enrolment's end. Nothing is issued for a revoked enrolment. A pilot that
+was killed while it waited costs nothing; one that comes again with the same key is answered again.
 Lies elsewhere: who may use a secret, and once (:mod:`consumers.enrolling`); what a pilot may do (broker.authorization).
 """
 

@@ -245,8 +245,7 @@ class Issuing:
         session = sessions.get(self._batch.tx, order.client)
         if session is None:
             raise _NotIssuedError("the pilot's login is not known any more: it must log in anew")
-        pilot = self._directory.registry().users.get(session.identity)
-        if pilot is None or pilot.suspended:
+        if self._directory.principal(session.identity, session.grp, order.client) is None:
             raise _NotIssuedError("the pilot is suspended, or not known any more")
         proxy = stored.get((order.owner, order.group))
         if proxy is None or proxy.not_after < self._batch.now + SHORTEST:

@@ -411,6 +411,10 @@ class Client:
         """Close dead letters for good."""
         return self._ask(DiscardDead(ids=tuple(ids), reason=reason), DeadListing)
 
+    def ask(self, message: Message, answer: type[M]) -> M:
+        """Send a message that has no method of its own here, and wait for its answer."""
+        return self._ask(message, answer)
+
     # -- below --------------------------------------------------------------------------------------------------
 
     def _credential(self) -> Credential:
