@@ -136,6 +136,9 @@ TABLE: Mapping[str, Rule] = {
     "dead.query.v1": Rule((Door.ADMIN,), _OPERATE),
     "dead.replay.v1": Rule((Door.ADMIN,), _OPERATE, full_proxy=True),
     "dead.discard.v1": Rule((Door.ADMIN,), _OPERATE, full_proxy=True),
+    "registry.query.v1": Rule((Door.ADMIN,), _OPERATE),
+    "registry.history.v1": Rule((Door.ADMIN,), _OPERATE),
+    "registry.change.v1": Rule((Door.ADMIN,), _OPERATE, full_proxy=True),
     # services to clients
     "session.welcome.v1": _answer("gatekeeper"),
     "chain.unknown.v1": _answer(*_EVERY_SERVICE),
@@ -155,6 +158,9 @@ TABLE: Mapping[str, Rule] = {
     "lease.renewed.v1": _answer("job-state", _ON_BEHALF),
     "job.control.v1": _answer("job-manager", "job-state", _ON_BEHALF),
     "dead.listing.v1": _answer("dead-letters", _ON_BEHALF),
+    "registry.listing.v1": _answer("registry", _ON_BEHALF),
+    "registry.past.v1": _answer("registry", _ON_BEHALF),
+    "registry.applied.v1": _answer("registry", _ON_BEHALF),
     # facts
     "job.changed.v1": _event("job-manager", "job-state", "matcher", "optimizer", _ON_BEHALF),
     "work.waiting.v1": _event("job-manager", "job-state", "matcher", "optimizer", _ON_BEHALF),

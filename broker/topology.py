@@ -164,6 +164,13 @@ QUEUES: tuple[Queue, ...] = (
         max_length=10_000,
     ),
     Queue(
+        "registry-changes",
+        "registry",
+        _from(Door.ADMIN, "registry.query.v1", "registry.history.v1", "registry.change.v1"),
+        "operators' questions about the registry, and their changes to it",
+        max_length=10_000,
+    ),
+    Queue(
         "optimizations",
         "optimizer",
         _from(Door.EVENTS, "jobs.received.v1"),

@@ -78,7 +78,7 @@ MAKERS: dict[str, Maker] = {
     "proxy-manager": lambda settings, directory, _connection: ProxyManager(
         directory=directory, vault=Vault(load_keys(settings.master_keys))
     ),
-    "registry": lambda _settings, _directory, _connection: RegistryKeeper(),
+    "registry": lambda settings, _directory, _connection: RegistryKeeper(settings.registry),
     "relay": lambda _settings, _directory, _connection: Relay(),
     "replica-catalog": lambda _settings, directory, _connection: ReplicaCatalog(directory=directory),
     "sandbox-store": lambda _settings, _directory, _connection: SandboxStore(),

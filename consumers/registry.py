@@ -1,14 +1,224 @@
-"""registry: who and what there is, changed by operators and by the sources of the VO."""
+"""registry: who and what there is, changed by operators and by the sources of the VO.
+
+Promises: a command is carried out whole or not at all, with all that is wrong told at once; every change is in the
+history with who, when and why, in the audit, and raises the version that all services look at; who loses rights by it
+is named in an event in the same transaction. No operator takes the last operator's right away by mistake. Lies
+elsewhere: what follows from what sources say (:mod:`.domain.registry`), reading those sources (:mod:`.sources`).
+"""
 
 from __future__ import annotations
 
-from typing import ClassVar
+from collections.abc import Iterator, Sequence
+from typing import ClassVar, TypeVar
 
-from .batch import Consumer
+import msgspec
+import structlog
+
+from broker.authorization import SERVICES, Property, sends, why_void
+from broker.subscriber import Admitted
+from schemas.entries import EntryKey, MemberEntry, ServiceEntry, UserEntry
+from schemas.messages.registrar import (
+    LISTING_BYTES,
+    MAX_DIFFERENCES,
+    ChangeRegistry,
+    Difference,
+    ListedEntry,
+    QueryRegistry,
+    QueryRegistryHistory,
+    RegistryApplied,
+    RegistryListing,
+    RegistryPast,
+)
+from schemas.messages.service import RefusalDetail
+
+from .announcing import announcements
+from .batch import Batch, Consumer
+from .domain.registry import OPERATOR, Book, Draft
+from .domain.registry_changes import notes, operate, title
+from .domain.registry_checks import Vocabulary, errors
+from .domain.registry_losses import locked_out
+from .outcome import ACK, DeadLetter, Outcome
+from .settings import RegistrySettings
+from .store import Transaction, audit, claims
+
+MAX_ERRORS = 100
+"""Errors told at once: nobody reads more, and the answer stays small."""
+
+MAX_AUDITED = 100
+"""Entries that one line of the audit names; the history has them all."""
+
+ANSWER_BYTES = LISTING_BYTES * 3 // 4
+"""What an answer may hold, measured before it is wrapped."""
+
+WORDS = Vocabulary(
+    properties=frozenset(item.value for item in Property),
+    sends={name: frozenset(sends(name)) for name in SERVICES},
+    why_void=why_void,
+)
+
+log = structlog.get_logger(__name__)
+
+T = TypeVar("T")
 
 
 class RegistryKeeper(Consumer):
-    """The consumer."""
+    """The consumer.
+
+    Args:
+        settings: policies and sources.
+    """
 
     name = "registry"
-    handlers: ClassVar = {}
+    handlers: ClassVar = {
+        QueryRegistry: "on_query",
+        ChangeRegistry: "on_change",
+        QueryRegistryHistory: "on_history",
+    }
+    batch_size = 64
+    """Answers may be large."""
+
+    def __init__(self, settings: RegistrySettings) -> None:
+        self._settings = settings
+        self._known: Book | None = None
+
+    def on_rollback(self) -> None:
+        """What was read or written in that transaction may never have been."""
+        self._known = None
+
+    def book(self, tx: Transaction) -> Book:
+        """The registry as it is; read anew only if somebody changed it."""
+        if self._known is None or self._known.version != claims.version(tx):
+            self._known = claims.book(tx)
+        return self._known
+
+    # -- questions ----------------------------------------------------------------------------------------------
+
+    def on_query(self, batch: Batch, message: Admitted) -> Outcome:
+        """What does the registry know?"""
+        asked = message.verified.message
+        if not isinstance(asked, QueryRegistry):
+            return DeadLetter("not registry.query")
+        book = self.book(batch.tx)
+        page: list[ListedEntry] = []
+        size, more = 0, False
+        for key in _found(book, asked):
+            entry = book.entries[key]
+            groups = book.groups_of(key[1]) if key[0] == "user" else ()
+            listed = ListedEntry(entry=entry, sources=book.sources(key), groups=groups)
+            size += len(msgspec.json.encode(listed)) + 1
+            if len(page) >= asked.limit or (page and size > ANSWER_BYTES):
+                more = True
+                break
+            page.append(listed)
+        batch.say(message, RegistryListing(entries=tuple(page), version=book.version, more=more))
+        return ACK
+
+    def on_history(self, batch: Batch, message: Admitted) -> Outcome:
+        """Who changed what, when and why?"""
+        asked = message.verified.message
+        if not isinstance(asked, QueryRegistryHistory):
+            return DeadLetter("not registry.history")
+        kind = asked.kind.value if asked.kind is not None else ""
+        lines, more = claims.history(
+            batch.tx, kind=kind, name=asked.name, actor=asked.actor, before=asked.before, limit=asked.limit
+        )
+        shown = _within(lines)
+        batch.say(message, RegistryPast(lines=tuple(shown), more=more or len(shown) < len(lines)))
+        return ACK
+
+    # -- changes ------------------------------------------------------------------------------------------------
+
+    def on_change(self, batch: Batch, message: Admitted) -> Outcome:
+        """Change entries: all or nothing."""
+        asked = message.verified.message
+        if not isinstance(asked, ChangeRegistry):
+            return DeadLetter("not registry.change")
+        if not asked.reason.strip():
+            return batch.refuse(message, "invalid", "a change needs a reason")
+        claims.lock(batch.tx)
+        draft = Draft(self.book(batch.tx))
+        wrong = [why for change in asked.changes if (why := operate(draft, change, asked.reason))]
+        wrong = wrong or errors(draft, WORDS)
+        if wrong:
+            reason = wrong[0] if len(wrong) == 1 else f"{len(wrong)} errors, nothing was changed"
+            details = [RefusalDetail(message=why) for why in wrong[:MAX_ERRORS]]
+            return batch.refuse(message, "invalid", reason, details)
+        actor = message.principal.identity
+        trap = "" if asked.force else locked_out(draft, actor)
+        if trap:
+            return batch.refuse(message, "conflict", f"{trap}: nothing was changed; --force does it all the same")
+        told = tuple(notes(draft, asked.changes))
+        if asked.dry_run:
+            differences = draft.differences()
+            batch.say(message, _applied(differences, self.book(batch.tx).version, told, dry_run=True))
+            return ACK
+        differences, version = self.commit(batch, draft, OPERATOR, actor, asked.reason)
+        named = [f"{change.operation} {title(change.entry.key)}" for change in asked.changes[:MAX_AUDITED]]
+        facts = {"reason": asked.reason, "changes": named, "count": len(asked.changes), "forced": asked.force}
+        audit.append(batch.tx, batch.now, "registry.change", identity=actor, client=message.client, detail=facts)
+        batch.answer(message, _applied(differences, version, told))
+        return ACK
+
+    def commit(self, batch: Batch, draft: Draft, source: str, actor: str, reason: str) -> tuple[list[Difference], int]:
+        """Write a draft and say what follows from it."""
+        differences, version = claims.write(batch.tx, draft, now=batch.now, source=source, actor=actor, reason=reason)
+        if version != draft.book.version:
+            self._known = draft.result(version)
+        for fact in announcements(
+            differences, version=version, now=batch.now, actor=actor, reason=reason, settings=self._settings
+        ):
+            batch.publish(fact)
+        return differences, version
+
+
+def _found(book: Book, asked: QueryRegistry) -> Iterator[EntryKey]:
+    """Keys of what is asked for, in order of names."""
+    names = set(asked.names)
+    text = asked.contains.casefold()
+    for key in book.of_kind(asked.kind.value):
+        if key[1:] <= (asked.after, asked.scope) and (asked.after or asked.scope):
+            continue
+        entry = book.entries[key]
+        if names and not names & _names_of(book, key):
+            continue
+        if asked.group and not _is_in(book, key, asked.group):
+            continue
+        if text and text not in msgspec.json.encode(entry).decode().casefold():
+            continue
+        yield key
+
+
+def _names_of(book: Book, key: EntryKey) -> set[str]:
+    entry = book.entries[key]
+    if isinstance(entry, UserEntry):
+        return {entry.dn, entry.nickname or entry.dn}
+    return {key[1], entry.name or key[1]} if isinstance(entry, ServiceEntry) else {key[1]}
+
+
+def _is_in(book: Book, key: EntryKey, group: str) -> bool:
+    entry = book.entries[key]
+    if isinstance(entry, MemberEntry):
+        return entry.group == group
+    return key[0] == "user" and ("member", key[1], group) in book.entries
+
+
+def _applied(
+    differences: Sequence[Difference], version: int, told: tuple[str, ...], *, dry_run: bool = False
+) -> RegistryApplied:
+    shown = _within(differences[:MAX_DIFFERENCES])
+    omitted = len(differences) - len(shown)
+    return RegistryApplied(
+        version=version, differences=tuple(shown), notes=told[:MAX_ERRORS], dry_run=dry_run, omitted=omitted
+    )
+
+
+def _within(items: Sequence[T]) -> list[T]:
+    """The first of them that fit into one answer."""
+    kept: list[T] = []
+    size = 0
+    for item in items:
+        size += len(msgspec.json.encode(item)) + 1
+        if size > ANSWER_BYTES:
+            break
+        kept.append(item)
+    return kept

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from broker.transport import Endpoint
+from schemas.messages.registrar import Policy
 
 
 @dataclass(frozen=True)
@@ -21,6 +22,19 @@ class LeaseSettings:
     accept: float = 20.0
     sweep: float = 2.0
     silent: float = 90.0
+
+
+@dataclass(frozen=True)
+class RegistrySettings:
+    """What the registry does by itself.
+
+    Attributes:
+        on_removed: what becomes of the jobs of somebody who is removed, or taken out of a group.
+        on_suspended: and of somebody who is suspended.
+    """
+
+    on_removed: Policy = Policy.KILL
+    on_suspended: Policy = Policy.HOLD
 
 
 @dataclass(frozen=True)
@@ -54,3 +68,4 @@ class ServerSettings:
     store_password_file: Path | None = None
     pilot_authority: Path | None = None
     leases: LeaseSettings = field(default_factory=LeaseSettings)
+    registry: RegistrySettings = field(default_factory=RegistrySettings)

@@ -249,3 +249,15 @@ KINDS: dict[str, type[Entry]] = {
     "limit": LimitEntry,
 }
 """Every kind by its word."""
+
+_KEY_FIELDS: dict[type[Entry], frozenset[str]] = {
+    UserEntry: frozenset({"dn"}),
+    MemberEntry: frozenset({"dn", "group"}),
+    ServiceEntry: frozenset({"dn"}),
+    LimitEntry: frozenset({"who", "measure"}),
+}
+
+
+def key_fields(entry: Entry) -> frozenset[str]:
+    """The fields that name an entry."""
+    return _KEY_FIELDS.get(type(entry), frozenset({"name"}))

@@ -1,21 +1,27 @@
-"""The registry: users, groups, services, sites, storage elements. Read whole, changed in small steps.
+"""The registry as services read it: users, groups, services, sites, elements, rules, limits. Read whole.
 
-Each change raises a version, so that readers keep a copy and look only at that number.
+Each change raises a version, so that readers keep a copy and look only at that number. What each source says, and how
+it changes: :mod:`.claims`.
 """
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
 
 import msgspec
 import sqlalchemy as sa
 
 from schemas.access import AccessRule, Effect, Limit, Measure
-from schemas.entries import ComputingQueue
+from schemas.entries import KINDS, AnyEntry, ComputingQueue, SiteEntry, UserEntry
+from schemas.messages.registrar import EntryChange, Operation
 
-from . import counters, sql
+from ..domain.registry import OPERATOR, SEED, Claim, Draft, replace_source
+from ..domain.registry_changes import operate
+from . import claims, sql
+from .claims import version
 from .engine import Reading, Transaction
-from .seed import Seed, SeedChanges, parse_seed
+from .seed import SeedChanges, parse_seed
 from .tables.identity import (
     access_rules,
     computing_elements,
@@ -27,9 +33,20 @@ from .tables.identity import (
     storage_elements,
     users,
 )
-from .tables.messages import counters as counters_table
 
-VERSION = "registry"
+__all__ = [
+    "ComputingElement",
+    "Group",
+    "Registry",
+    "Service",
+    "Site",
+    "User",
+    "load",
+    "seed",
+    "set_site",
+    "set_suspended",
+    "version",
+]
 
 _names = msgspec.json.Decoder(tuple[str, ...])
 _queues = msgspec.json.Decoder(tuple[ComputingQueue, ...])
@@ -116,18 +133,12 @@ class Registry(msgspec.Struct, frozen=True):
         return () if user is None else user.groups
 
 
-def version(tx: Reading) -> int:
-    """The registry's version; 0 if it was never written."""
-    row = sql.fetch_one(tx, sa.select(counters_table.c.next).where(counters_table.c.name == VERSION))
-    return 0 if row is None else int(row[0])
-
-
 def load(tx: Reading) -> Registry:
     """The whole registry."""
     number = version(tx)  # first: what changes while we read is read again at the next look
     member_of: dict[str, list[str]] = {}
     m = memberships.c
-    for dn, grp in sql.fetch(tx, sa.select(m.dn, m.grp).order_by(m.dn, m.place)):
+    for dn, grp in sql.fetch(tx, sa.select(m.dn, m.grp).order_by(m.dn, m.place, m.grp)):
         member_of.setdefault(dn, []).append(grp)
     return Registry(
         number,
@@ -165,111 +176,40 @@ def load(tx: Reading) -> Registry:
     )
 
 
-def seed(tx: Transaction, parsed: Mapping[str, object]) -> SeedChanges:
-    """Make the registry what a parsed seed file says (see :mod:`.seed`): add, change, remove; nothing else.
+def seed(tx: Transaction, parsed: Mapping[str, object], now: float | None = None) -> SeedChanges:
+    """Make the seed's word in the registry what a parsed file says (see :mod:`.seed`): add, change, remove; no more.
 
-    What the file does not say about a site's usability or a user's suspension stays as operators set it.
+    What operators and the VO's sources say stays.
 
     Raises:
         ConfigurationError: the file is wrong; the message says where.
     """
     wanted = parse_seed(parsed)
-    now = load(tx)
-    changes = SeedChanges()
-    _sync(tx, changes, users, ("dn",), _user_rows(wanted, now))
-    _sync(tx, changes, memberships, ("dn", "grp"), [
-        {"dn": user.dn, "grp": grp, "place": place} for user in wanted.users for place, grp in enumerate(user.groups)
-    ])  # fmt: skip
-    _sync(tx, changes, groups, ("name",), [
-        {"name": name, "fqan": one.fqan, "properties": _json(one.properties), "share": float(one.share),
-         "background": one.background}
-        for name, one in wanted.groups.items()
-    ])  # fmt: skip
-    _sync(tx, changes, services, ("dn",), [
-        {"dn": one.dn, "name": one.name, "sends": _json(one.sends)} for one in wanted.services
-    ])  # fmt: skip
-    _sync(tx, changes, sites, ("name",), _site_rows(wanted, now))
-    _sync(tx, changes, storage_elements, ("name",), [
-        {"name": name, "sites": _json(one.sites)} for name, one in wanted.storage_elements.items()
-    ])  # fmt: skip
-    if changes:
-        _raise_version(tx)
-    return changes
+    claims.lock(tx)
+    draft = Draft(claims.book(tx))
+    replace_source(draft, SEED, [Claim(SEED, True, entry) for entry in wanted.entries()], KINDS)
+    differences, _ = claims.write(tx, draft, now=now or time.time(), source=SEED, actor=SEED, reason="")
+    return SeedChanges.of(differences)
 
 
 def set_site(tx: Transaction, name: str, *, usable: bool, reason: str = "") -> bool:
-    """Ban a site or allow it again; whether there is such a site."""
-    found = sql.run(tx, sa.update(sites).where(sites.c.name == name).values(usable=usable, reason=reason))
-    if found:
-        _raise_version(tx)
-    return bool(found)
+    """Ban a site or allow it again, as operators do; whether there is such a site."""
+    return _set(tx, SiteEntry(name=name, usable=usable, reason=reason), reason)
 
 
-def set_suspended(tx: Transaction, dn: str, *, suspended: bool) -> bool:
-    """Suspend a user or let him in again; whether there is such a user."""
-    found = sql.run(tx, sa.update(users).where(users.c.dn == dn).values(suspended=suspended))
-    if found:
-        _raise_version(tx)
-    return bool(found)
+def set_suspended(tx: Transaction, dn: str, *, suspended: bool, reason: str = "") -> bool:
+    """Suspend a user or let him in again, as operators do; whether there is such a user."""
+    return _set(tx, UserEntry(dn=dn, suspended=suspended), reason)
 
 
-def _user_rows(wanted: Seed, now: Registry) -> list[dict[str, object]]:
-    def suspended(dn: str, said: bool | None) -> bool:
-        known = now.users.get(dn)
-        return said if said is not None else known is not None and known.suspended
-
-    return [
-        {"dn": one.dn, "nickname": one.nickname, "suspended": suspended(one.dn, one.suspended), "mail": None,
-         "reason": None}
-        for one in wanted.users
-    ]  # fmt: skip
-
-
-def _site_rows(wanted: Seed, now: Registry) -> list[dict[str, object]]:
-    rows: list[dict[str, object]] = []
-    for name, one in wanted.sites.items():
-        known = now.sites.get(name)
-        if one.usable is None and known is not None:
-            rows.append({"name": name, "usable": known.usable, "reason": known.reason})
-        else:
-            rows.append({"name": name, "usable": one.usable is not False, "reason": one.reason})
-    return rows
-
-
-def _raise_version(tx: Transaction) -> None:
-    counters.reserve(tx, VERSION, 1)
+def _set(tx: Transaction, entry: AnyEntry, reason: str) -> bool:
+    claims.lock(tx)
+    draft = Draft(claims.book(tx))
+    if operate(draft, EntryChange(operation=Operation.SET, entry=entry), reason):
+        return False
+    claims.write(tx, draft, now=time.time(), source=OPERATOR, actor=OPERATOR, reason=reason)
+    return True
 
 
 def _rows(tx: Reading, table: sa.Table, *names: str) -> Sequence[sql.Found]:
     return sql.fetch(tx, sa.select(*(table.c[name] for name in names)))
-
-
-def _json(values: Sequence[str]) -> bytes:
-    return msgspec.json.encode(values)
-
-
-def _sync(
-    tx: Transaction,
-    changes: SeedChanges,
-    table: sa.Table,
-    keys: tuple[str, ...],
-    wanted: Sequence[Mapping[str, object]],
-) -> None:
-    """Make a table's rows the wanted ones, touching only those that differ."""
-    columns = [column.name for column in table.c]
-    present = {
-        tuple(row[columns.index(key)] for key in keys): dict(zip(columns, row, strict=True))
-        for row in _rows(tx, table, *columns)
-    }
-    target = {tuple(row[key] for key in keys): row for row in wanted}
-    new = [row for key, row in target.items() if key not in present]
-    changed = [row for key, row in target.items() if key in present and dict(row) != present[key]]
-    old = [key for key in present if key not in target]
-    sql.insert(tx, table, new)
-    sql.update(tx, table, changed, keys)
-    for key in old:
-        sql.run(tx, sa.delete(table).where(*(table.c[name] == value for name, value in zip(keys, key, strict=True))))
-    name = table.name.removeprefix("vo_")
-    changes.added += [f"{name} {'/'.join(map(str, key))}" for key in target if key not in present]
-    changes.changed += [f"{name} {'/'.join(str(row[key]) for key in keys)}" for row in changed]
-    changes.removed += [f"{name} {'/'.join(map(str, key))}" for key in old]

@@ -25,17 +25,52 @@
 
     [storage_elements.SE-USER]
     sites = ["Site.Example.org"]           # where it is near
+
+    [computing_elements.CE1]
+    site = "Site.Example.org"
+    type = "slurm"                         # how it is spoken to
+    address = "ce1.example.org"
+    queues = [{name = "long", wall_seconds = 172800, max_pilots = 50}]
+
+    [[rules]]                              # see schemas/access.py
+    name = "no-tests-there"
+    effect = "deny"
+    who = "group:vo_test"
+    what = "payload.run"
+    site = "Site.Example.org"
+    reason = "its disks are small"
+
+    [[limits]]
+    who = "group:vo_user"
+    measure = "active-jobs"
+    value = 100000
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import msgspec
 
+from broker.authorization import why_void
+from schemas.access import ANYTHING, AccessRule, Limit
+from schemas.entries import (
+    AnyEntry,
+    ComputingEntry,
+    ComputingQueue,
+    GroupEntry,
+    LimitEntry,
+    MemberEntry,
+    RuleEntry,
+    ServiceEntry,
+    SiteEntry,
+    StorageEntry,
+    UserEntry,
+)
 from schemas.errors import ConfigurationError
+from schemas.messages.registrar import Difference
 
 
 class SeedUser(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -45,6 +80,8 @@ class SeedUser(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     nickname: str = ""
     groups: tuple[str, ...] = ()
     suspended: bool | None = None
+    mail: str = ""
+    reason: str = ""
 
 
 class SeedGroup(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -77,6 +114,15 @@ class SeedStorage(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     sites: tuple[str, ...] = ()
 
 
+class SeedComputing(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One ``[computing_elements.NAME]``."""
+
+    site: str
+    type: str
+    address: str = ""
+    queues: tuple[ComputingQueue, ...] = ()
+
+
 class Seed(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The whole file."""
 
@@ -85,6 +131,36 @@ class Seed(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     services: tuple[SeedService, ...] = ()
     sites: dict[str, SeedSite] = {}
     storage_elements: dict[str, SeedStorage] = {}
+    computing_elements: dict[str, SeedComputing] = {}
+    rules: tuple[AccessRule, ...] = ()
+    limits: tuple[Limit, ...] = ()
+
+    def entries(self) -> Iterator[AnyEntry]:
+        """What the file says, as entries."""
+        for name, group in self.groups.items():
+            yield GroupEntry(name=name, **msgspec.structs.asdict(group))
+        for user in self.users:
+            yield UserEntry(
+                dn=user.dn,
+                nickname=user.nickname,
+                mail=user.mail,
+                suspended=user.suspended,
+                reason=user.reason if user.suspended else None,
+            )
+            for place, group_name in enumerate(user.groups):
+                yield MemberEntry(dn=user.dn, group=group_name, place=place)
+        for service in self.services:
+            yield ServiceEntry(dn=service.dn, name=service.name, sends=service.sends)
+        for name, site in self.sites.items():
+            yield SiteEntry(name=name, usable=site.usable, reason=site.reason if site.usable is False else None)
+        for name, storage in self.storage_elements.items():
+            yield StorageEntry(name=name, sites=storage.sites)
+        for name, computing in self.computing_elements.items():
+            yield ComputingEntry(name=name, **msgspec.structs.asdict(computing))
+        for rule in self.rules:
+            yield RuleEntry(**msgspec.structs.asdict(rule))
+        for limit in self.limits:
+            yield LimitEntry(**msgspec.structs.asdict(limit))
 
 
 @dataclass
@@ -95,8 +171,34 @@ class SeedChanges:
     changed: list[str] = field(default_factory=list)
     removed: list[str] = field(default_factory=list)
 
+    @classmethod
+    def of(cls, differences: Sequence[Difference]) -> SeedChanges:
+        """From what really changed."""
+        changes = cls()
+        for one in differences:
+            entry = one.after or one.before
+            if entry is not None:
+                kind, *names = entry.key
+                word = f"{_PLURALS[kind]} {'/'.join(name for name in names if name)}"
+                which = changes.added if one.before is None else changes.changed if one.after else changes.removed
+                which.append(word)
+        return changes
+
     def __bool__(self) -> bool:
         return bool(self.added or self.changed or self.removed)
+
+
+_PLURALS = {
+    "user": "users",
+    "group": "groups",
+    "member": "memberships",
+    "service": "services",
+    "site": "sites",
+    "se": "storage_elements",
+    "ce": "computing_elements",
+    "rule": "rules",
+    "limit": "limits",
+}
 
 
 def parse_seed(parsed: Mapping[str, object]) -> Seed:
@@ -124,6 +226,49 @@ def parse_seed(parsed: Mapping[str, object]) -> Seed:
     dns = Counter([*(user.dn for user in found.users), *(service.dn for service in found.services)])
     wrong += [f"{dn} is there {count} times" for dn, count in dns.items() if count > 1]
     wrong += [f"user {user.dn}: a group twice" for user in found.users if len(set(user.groups)) < len(user.groups)]
+    wrong += _wrong_elements(found) + _wrong_rules(found)
     if wrong:
         raise ConfigurationError("registry: " + "; ".join(wrong))
     return found
+
+
+def _wrong_elements(found: Seed) -> list[str]:
+    wrong: list[str] = []
+    for name, element in found.computing_elements.items():
+        if element.site not in found.sites:
+            wrong.append(f"computing element {name}: no site {element.site!r}")
+        if len({queue.name for queue in element.queues}) < len(element.queues):
+            wrong.append(f"computing element {name}: a queue twice")
+        groups = {group for queue in element.queues for group in queue.groups}
+        wrong += [f"computing element {name}: no group {group!r}" for group in sorted(groups - found.groups.keys())]
+    return wrong
+
+
+def _wrong_rules(found: Seed) -> list[str]:
+    wrong: list[str] = []
+    for name, count in Counter(rule.name for rule in found.rules).items():
+        wrong += [f"rule {name} is there {count} times"] if count > 1 else []
+    for who, measure in {(one.who, one.measure) for one in found.limits if _twice(one, found.limits)}:
+        wrong.append(f"limit {who} {measure}: twice")
+    for rule in found.rules:
+        wrong += [f"rule {rule.name}: {why}" for why in _wrong_who(rule.who, found)]
+        if rule.site not in {ANYTHING, *found.sites}:
+            wrong.append(f"rule {rule.name}: no site {rule.site!r}")
+        void = why_void(rule)
+        wrong += [f"rule {rule.name}: {void}"] if void else []
+    for limit in found.limits:
+        wrong += [f"limit {limit.who} {limit.measure}: {why}" for why in _wrong_who(limit.who, found)]
+        if limit.value < 0 or limit.who.startswith("property:"):
+            wrong.append(f"limit {limit.who} {limit.measure}: a value from 0 on, for *, dn:… or group:…")
+    return wrong
+
+
+def _twice(limit: Limit, limits: Sequence[Limit]) -> bool:
+    return sum((one.who, one.measure) == (limit.who, limit.measure) for one in limits) > 1
+
+
+def _wrong_who(who: str, found: Seed) -> list[str]:
+    kind, _, name = who.partition(":")
+    if kind == "group" and name not in found.groups:
+        return [f"no group {name!r}"]
+    return [] if who == ANYTHING or kind in {"dn", "group", "property"} else [f"{who!r} is nobody"]
