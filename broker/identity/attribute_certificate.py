@@ -214,8 +214,8 @@ def _read_generic(extension: Extension | None) -> tuple[GenericAttribute, ...]:
         for tag_list in containers.expect(der.SEQUENCE).children():
             _authority, tags = tag_list.expect(der.SEQUENCE).children()
             for tag in tags.expect(der.SEQUENCE).children():
-                texts = (item.expect(der.OCTET_STRING).content.decode("utf-8") for item in tag.children())
-                found.append(GenericAttribute(*texts))
+                name, text, qualifier = (item.expect(der.OCTET_STRING).content for item in tag.children())
+                found.append(GenericAttribute(name.decode("utf-8"), text.decode("utf-8"), qualifier.decode("utf-8")))
                 if len(found) > MAX_GENERIC_ATTRIBUTES:
                     raise der.DerError("far too many generic attributes")
     return tuple(found)

@@ -5,9 +5,8 @@ from __future__ import annotations
 import hashlib
 import re
 
-from cryptography import x509
-
 from . import der
+from .certificate import parse_certificate
 
 # String types that OpenSSL folds to UTF-8 before hashing; others are hashed as they stand.
 _FOLDED = {0x0C: "utf-8", 0x13: "ascii", 0x14: "latin-1", 0x16: "ascii", 0x1A: "ascii"} | {
@@ -22,8 +21,11 @@ def subject_hash(certificate: bytes) -> str:
 
     It is the first four bytes (little endian) of SHA-1 over the subject's parts with each text in UTF-8,
     trimmed, spaces folded to one, ASCII letters in lower case.
+
+    Raises:
+        IdentityError: not a certificate.
     """
-    name = x509.load_der_x509_certificate(certificate).subject.public_bytes()
+    name = parse_certificate(certificate).subject_der
     parts = []
     for rdn in der.read_exactly(name, der.SEQUENCE).children():
         attributes = sorted(_canonical_attribute(item) for item in rdn.children())

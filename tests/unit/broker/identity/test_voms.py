@@ -150,6 +150,15 @@ def test_critical_extensions(voms: Voms) -> None:
     assert "twice" in reason(voms, make_ac(voms, extensions=twice))
 
 
+@pytest.mark.parametrize("parts", [(b"nick", b"ada"), (b"nick", b"ada", b"lhcb", b"more"), ()])
+def test_malformed_generic_attributes(voms: Voms, parts: tuple[bytes, ...]) -> None:
+    tag = der.encode(der.SEQUENCE, *(der.encode(der.OCTET_STRING, item) for item in parts))
+    authority = der.encode(0xA0, der.encode(0x86, b"lhcb://x:1"))
+    tag_list = der.encode(der.SEQUENCE, authority, der.encode(der.SEQUENCE, tag))
+    value = der.encode(der.SEQUENCE, der.encode(der.SEQUENCE, tag_list))
+    assert "malformed" in reason(voms, make_ac(voms, extensions=[extension(OID_GENERIC_ATTRIBUTES, value)]))
+
+
 def test_generic_attributes(voms: Voms) -> None:
     tag = der.encode(der.SEQUENCE, *(der.encode(der.OCTET_STRING, item) for item in (b"nick", b"ada", b"lhcb")))
     authority = der.encode(0xA0, der.encode(0x86, b"lhcb://x:1"))
