@@ -81,7 +81,7 @@ MAKERS: dict[str, Maker] = {
     "registry": lambda settings, _directory, _connection: RegistryKeeper(settings.registry),
     "relay": lambda _settings, _directory, _connection: Relay(),
     "replica-catalog": lambda _settings, directory, _connection: ReplicaCatalog(directory=directory),
-    "sandbox-store": lambda _settings, _directory, _connection: SandboxStore(),
+    "sandbox-store": lambda _settings, directory, _connection: SandboxStore(directory),
 }
 """How each consumer is made; the gatekeeper is none, it answers RabbitMQ."""
 

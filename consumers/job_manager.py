@@ -8,7 +8,8 @@ submitting transaction. Commands act on each job for which the sender has the ri
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Sequence
 from typing import ClassVar
 
 import msgspec
@@ -16,11 +17,12 @@ import msgspec
 from broker.authorization import Principal, may_see_job, may_touch_job
 from broker.subscriber import Admitted
 from schemas.jdl import MAX_PARAMETRIC_JOBS, Template, parse
-from schemas.job import LEASED
+from schemas.job import FINAL, LEASED
 from schemas.messages.common import MAX_INLINE_BYTES, SandboxFile
 from schemas.messages.service import CommandOutcome, JobsCommanded, JobsSubmitted, RefusalDetail
 from schemas.messages.user import DeleteJobs, KillJobs, RescheduleJobs, SubmitJobs
 
+from .allowance import Allowance
 from .batch import Batch, Consumer
 from .changes import SANDBOX_SECONDS, Changes
 from .directory import Directory
@@ -28,8 +30,7 @@ from .domain.decision import Ignored, Illegal
 from .domain.facts import DeleteAsked, Fact, KillAsked, RescheduleAsked
 from .expansion import SLICE, Expansion
 from .outcome import ACK, DeadLetter, Outcome
-from .quotas import Quota, Spending
-from .store import proxies, sandboxes, submissions
+from .store import proxies, sandboxes, submissions, usage
 from .store.submissions import NewSubmission, SubmissionRow
 
 MIN_PROXY_SECONDS = 60.0
@@ -40,18 +41,6 @@ KEY_SECONDS = 30 * 86_400.0
 
 EXPAND_SECONDS = 30.0
 """How often unfinished submissions of a crashed process are looked for."""
-
-SUBMISSIONS_PER_MINUTE = 6_000
-"""Of one identity, sustained a hundred a second: more than a script makes one by one. Who wants more jobs sends many in
-one submission, which costs all of us far less."""
-
-JOBS_PER_HOUR = 1_000_000
-"""Of one identity: ten of the largest submissions, more than any site runs in an hour. At 2 kB each a user who loops
-fills 2 GB before somebody looks, not the disk."""
-
-BYTES_PER_HOUR = 1 << 30
-"""Of one identity, descriptions and files inside of messages: they are kept with the jobs, outside the quota for
-uploads."""
 
 MAX_ERRORS = 100
 """Errors told at once: nobody reads more, and the answer stays small."""
@@ -77,21 +66,19 @@ class JobManager(Consumer):
         self._next_look = 0.0
         self._more = False
         self._expansion: Expansion | None = None
-        self._quotas = {
-            "submissions": Quota(SUBMISSIONS_PER_MINUTE, 60.0),
-            "jobs": Quota(JOBS_PER_HOUR, 3600.0),
-            "bytes": Quota(BYTES_PER_HOUR, 3600.0),
-        }
-        self._spending: Mapping[str, Spending] = {}
+        self._allowance: Allowance | None = None
 
     def handle(self, batch: Batch, messages: Sequence[Admitted]) -> list[Outcome]:
         """Handle a batch; the jobs of all its submissions are written together."""
-        self._expansion = None
-        self._spending = {name: quota.open(batch) for name, quota in self._quotas.items()}
+        self._expansion = self._allowance = None
         outcomes = super().handle(batch, messages)
+        self._flush()
+        return outcomes
+
+    def _flush(self) -> None:
         if self._expansion is not None:
             self._expansion.flush()
-        return outcomes
+        self._expansion = None
 
     # -- submission ---------------------------------------------------------------------------------------------
 
@@ -119,7 +106,9 @@ class JobManager(Consumer):
         if errors:
             reason = errors[0].message if len(errors) == 1 else f"{len(errors)} errors"
             return batch.refuse(message, "invalid", f"the submission is refused: {reason}", errors[:MAX_ERRORS])
-        too_much = self._spend(owner, {"submissions": 1, "jobs": count, "bytes": len(message.verified.payload)})
+        if self._allowance is None:
+            self._allowance = Allowance(batch, self._directory.registry().limits, self._flush)
+        too_much = self._allowance.take(owner, group, count, len(message.verified.payload))
         if too_much:
             return batch.refuse(message, "limit", too_much)
         row = self._store(batch, message, asked, digest, count)
@@ -131,19 +120,6 @@ class JobManager(Consumer):
         warnings = tuple(_detail(warning) for template in templates for warning in template.warnings)[:MAX_ERRORS]
         batch.answer(message, JobsSubmitted(first=row.first, count=row.count, warnings=warnings))
         return ACK
-
-    def _spend(self, owner: str, amounts: Mapping[str, int]) -> str:
-        """Count a submission among its owner's; why it is too much, if it is."""
-        for name, amount in amounts.items():
-            spending, quota = self._spending[name], self._quotas[name]
-            if not spending.allows(owner, amount):
-                window = "minute" if quota.seconds <= 60 else "hour"
-                reason = f"more than {quota.limit:,} {name} of yours within this {window}: "
-                reason += f"try again in {spending.wait} s"
-                return reason + (", or send many jobs in one submission" if name == "submissions" else "")
-        for name, amount in amounts.items():
-            self._spending[name].spend(owner, amount)
-        return ""
 
     def _known(self, batch: Batch, message: Admitted, known: SubmissionRow, digest: str) -> Outcome:
         if known.digest != digest:
@@ -224,8 +200,13 @@ class JobManager(Consumer):
         ids = sorted(set(asked.jobs))
         changes.load(ids)
         who = self._name_of(message.principal)
+        final = {job: (row.owner, row.grp) for job in ids if (row := changes.get(job)) and row.status in FINAL}
         outcomes = [self._command_one(changes, message.principal, job, fact(who)) for job in ids]
         changes.flush()
+        if isinstance(asked, RescheduleJobs):
+            again = Counter(final[one.job] for one in outcomes if one.ok and one.job in final)
+            for (owner, group), count in sorted(again.items()):
+                usage.add_active(batch.tx, owner, group, count)
         batch.answer(message, JobsCommanded(outcomes=tuple(outcomes)))
         return ACK
 

@@ -11,6 +11,7 @@ from typing import ClassVar
 
 from broker.authorization import Property, may_see_job
 from broker.subscriber import Admitted
+from schemas.access import Measure
 from schemas.job import LEASED
 from schemas.messages.common import CHUNK_BYTES
 from schemas.messages.service import Refused, SandboxChunk, SandboxStored
@@ -18,13 +19,12 @@ from schemas.messages.user import GetSandbox, PutSandbox
 
 from .batch import Batch, Consumer
 from .changes import SANDBOX_SECONDS
+from .directory import Directory
+from .domain.ceilings import ceiling
 from .outcome import ACK, DeadLetter, Outcome
 from .store import jobs, sandboxes
 from .store.rows import JobRow
 from .store.sandboxes import Chunk, Upload
-
-QUOTA_BYTES = 1 << 30
-"""Of files that one sender stored and no job refers to (yet): a hundred of the largest sandboxes."""
 
 PURGE_SECONDS = 3600.0
 
@@ -32,14 +32,19 @@ NOT_THERE = "no such job, or no such file of it"
 
 
 class SandboxStore(Consumer):
-    """The consumer."""
+    """The consumer.
+
+    Args:
+        directory: registry (limits).
+    """
 
     name = "sandbox-store"
     handlers: ClassVar = {PutSandbox: "on_put", GetSandbox: "on_get"}
     batch_size = 16
     """An answer may have 8 chunks, 2.8 MB: 45 MB for a batch."""
 
-    def __init__(self) -> None:
+    def __init__(self, directory: Directory) -> None:
+        self._directory = directory
         self._next_purge = 0.0
 
     def on_put(self, batch: Batch, message: Admitted) -> Outcome:
@@ -51,12 +56,10 @@ class SandboxStore(Consumer):
         if wrong:
             return _refuse(batch, message, "invalid", wrong)
         owner = sender_of(message)
-        if (
-            not sandboxes.is_known(batch.tx, owner, asked.sha256)
-            and sandboxes.unused_bytes(batch.tx, owner) + asked.size > QUOTA_BYTES
-        ):
-            reason = f"more than {QUOTA_BYTES >> 20} MiB of your files wait for a job that refers to them"
-            return _refuse(batch, message, "limit", reason)
+        if not sandboxes.is_known(batch.tx, owner, asked.sha256):
+            too_much = self._too_much(batch, message, owner, asked.size)
+            if too_much:
+                return _refuse(batch, message, "limit", too_much)
         chunk = Chunk(
             sha256=asked.sha256, owner=owner, size=asked.size, count=asked.count, index=asked.index, data=asked.data
         )
@@ -67,6 +70,19 @@ class SandboxStore(Consumer):
         complete = state is Upload.COMPLETE
         batch.say(message, SandboxStored(sha256=asked.sha256, index=asked.index, complete=complete))
         return ACK
+
+    def _too_much(self, batch: Batch, message: Admitted, owner: str, size: int) -> str:
+        """Why a sender may not store so much more; empty if he may."""
+        sender = message.principal
+        top = ceiling(self._directory.registry().limits, Measure.SANDBOX_BYTES, sender.identity, sender.group)
+        used = sandboxes.unused_bytes(batch.tx, owner)
+        if used + size <= top.value:
+            return ""
+        return (
+            f"limit {top.measure}: {used:,} bytes of your files wait for a job that refers to them, and this file has "
+            f"{size:,}; at most {top.value:,} ({top.source}): submit the jobs that need them, or try again when they "
+            f"are dropped, {SANDBOX_SECONDS // 86_400:.0f} days after you sent them"
+        )
 
     def on_get(self, batch: Batch, message: Admitted) -> Outcome:
         """Send some chunks of a file of a job."""

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from msgspec.structs import asdict
 
-from consumers.store import Store, counters, registry, sql
+from consumers.store import Store, counters, sql
 from consumers.store.tables.identity import access_rules, limits
 from schemas.access import AccessRule, Limit
+
+VERSION = "registry"
+"""Counter that readers of the registry look at."""
 
 
 def set_rules(store: Store, *rules: AccessRule) -> None:
@@ -14,7 +17,7 @@ def set_rules(store: Store, *rules: AccessRule) -> None:
     with store.transaction() as tx:
         sql.run(tx, access_rules.delete())
         sql.insert(tx, access_rules, [_plain(rule) for rule in rules])
-        counters.reserve(tx, registry.VERSION, 1)
+        counters.reserve(tx, VERSION, 1)
 
 
 def set_limits(store: Store, *some: Limit) -> None:
@@ -22,7 +25,7 @@ def set_limits(store: Store, *some: Limit) -> None:
     with store.transaction() as tx:
         sql.run(tx, limits.delete())
         sql.insert(tx, limits, [_plain(limit) for limit in some])
-        counters.reserve(tx, registry.VERSION, 1)
+        counters.reserve(tx, VERSION, 1)
 
 
 def _plain(row: AccessRule | Limit) -> dict[str, object]:

@@ -9,6 +9,10 @@ from .base import Encoded, Status, metadata, number, real, serial, text
 
 WAITING_ONLY = sql("status = 'Waiting'")
 LEASED_ONLY = sql("status IN ('Matched', 'Running', 'Completing', 'Stalled')")
+ACTIVE_ONLY = sql(
+    "status IN ('Received', 'Checking', 'Staging', 'Waiting', 'Matched', 'Running', 'Completing', 'Stalled', "
+    "'Rescheduled')"
+)
 """Predicates of partial indexes. Queries repeat them as literals: a planner cannot prove them from parameters."""
 
 submissions = Table(
@@ -99,9 +103,28 @@ jobs = Table(
     Index("ix_jobs_leases", "lease_until", "heartbeat", postgresql_where=LEASED_ONLY, sqlite_where=LEASED_ONLY),
     Index("ix_jobs_pilot", "pilot", postgresql_where=LEASED_ONLY, sqlite_where=LEASED_ONLY),
     Index("ix_jobs_owner", "owner", "id"),
+    # How many jobs of an owner, or of a group, are not final: read when a limit seems reached.
+    Index("ix_jobs_active", "grp", "owner", postgresql_where=ACTIVE_ONLY, sqlite_where=ACTIVE_ONLY),
     # Rows are updated about five times in their life: leave room for it on the page.
     postgresql_with={"fillfactor": 70},
     comment="Where each job is: everything that decisions need. Narrow, because it is updated often.",
+)
+
+usage = Table(
+    "usage",
+    metadata,
+    text("owner"),
+    text("grp"),
+    number("active"),
+    real("counted"),
+    number("minute"),
+    number("submissions"),
+    number("hour"),
+    number("jobs"),
+    number("bytes"),
+    PrimaryKeyConstraint("owner", "grp"),
+    Index(None, "grp"),
+    comment="What each owner has and asked for in each group, for the limits; `active` is never below the truth.",
 )
 
 job_details = Table(

@@ -72,10 +72,11 @@ def test_an_answer_stays_within_its_bound_and_the_rest_waits_uncharged(store, di
         assert row.infra_failures == 0
 
 
-def test_a_false_size_is_refused(store, submit):
+def test_a_false_size_is_refused(store, directory, submit):
     data = b"x" * 60_000
     sha256 = hashlib.sha256(data).hexdigest()
-    tell(store, SandboxStore(), [admitted(PutSandbox(sha256=sha256, size=len(data), index=0, count=1, data=data), ADA)])
+    whole = PutSandbox(sha256=sha256, size=len(data), index=0, count=1, data=data)
+    tell(store, SandboxStore(directory), [admitted(whole, ADA)])
     lie = SandboxFile(name="a", sha256=sha256, size=0)
     answer = submit('[ Executable="/bin/true"; InputSandbox={"a"}; ]', files=(lie,))
     assert isinstance(answer, Refused)

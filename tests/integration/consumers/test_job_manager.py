@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import time
 from collections.abc import Iterator
 
 import pytest
 
-from consumers import job_manager
-from consumers.batch import Batch
 from consumers.directory import Directory
 from consumers.expansion import SLICE
 from consumers.job_manager import JobManager
@@ -68,80 +65,6 @@ def file_of(content: bytes, *, inline: bool = True, name: str = "a.txt", **lies:
         "content": content if inline else None,
     }  # fmt: skip
     return SandboxFile(**(values | lies))  # type: ignore[arg-type]
-
-
-# -- quotas -----------------------------------------------------------------------------------------------------
-
-
-def until_full(store: Store, manager: JobManager, *texts: str) -> tuple[int, Refused]:
-    """How many submissions are taken, and what is said to the next one."""
-    for taken in range(20):
-        answer = submit(store, manager, *texts)
-        if isinstance(answer, Refused):
-            return taken, answer
-    raise AssertionError("no end")
-
-
-def frozen(monkeypatch: pytest.MonkeyPatch, now: float) -> None:
-    monkeypatch.setattr(time, "time", lambda: now)
-
-
-def test_submissions_of_one_identity_are_bounded_per_minute(
-    store: Store, directory: Directory, manager: JobManager, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(job_manager, "SUBMISSIONS_PER_MINUTE", 3)
-    hour = time.time() // 3600 * 3600  # of the delegated proxy's life, too
-    small = JobManager(directory)
-    frozen(monkeypatch, hour + 20)
-    with store.transaction() as tx:
-        proxies.put(tx, Proxy(ADA.identity, ADA.group, "chain", b"key", hour + 90_000, hour))
-        proxies.put(tx, Proxy(BOB.identity, BOB.group, "chain", b"key", hour + 90_000, hour))
-    taken, no = until_full(store, small)
-    assert (taken, no.code) == (3, "limit")
-    assert no.reason == (
-        "more than 3 submissions of yours within this minute: try again in 41 s, or send many jobs in one submission"
-    )
-    assert how_many(store) == 3
-    assert isinstance(submit(store, small, sender=BOB), JobsSubmitted)
-    frozen(monkeypatch, hour + 61)
-    assert until_full(store, small)[0] == 3
-
-
-def test_an_idempotent_repetition_costs_nothing(
-    store: Store, directory: Directory, manager: JobManager, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(job_manager, "SUBMISSIONS_PER_MINUTE", 1)
-    small = JobManager(directory)
-    first = submit(store, small, key="k")
-    assert submit(store, small, key="k") == first
-
-
-@pytest.mark.parametrize(
-    ("name", "limit", "taken", "why"),
-    [("JOBS_PER_HOUR", 25, 2, "more than 25 jobs of yours within this hour"), ("BYTES_PER_HOUR", 250, 1, "250 bytes")],
-)
-def test_jobs_and_bytes_of_one_identity_are_bounded_per_hour(
-    store: Store, directory: Directory, manager: JobManager, monkeypatch: pytest.MonkeyPatch,
-    name: str, limit: int, taken: int, why: str,
-) -> None:  # fmt: skip
-    monkeypatch.setattr(job_manager, name, limit)
-    text = '[ Executable = "/bin/true"; Parameters = 10; JobName = "' + "x" * 100 + '"; ]'
-    done, no = until_full(store, JobManager(directory), text)
-    assert (done, no.code) == (taken, "limit")
-    assert why in no.reason
-
-
-def test_one_batch_does_not_get_more_than_the_quota_and_a_rollback_costs_nothing(
-    store: Store, directory: Directory, manager: JobManager, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(job_manager, "SUBMISSIONS_PER_MINUTE", 3)
-    small = JobManager(directory)
-    frozen(monkeypatch, time.time() // 60 * 60 + 1)
-    with contextlib.suppress(RuntimeError), store.transaction() as tx:
-        small.handle(Batch(tx, time.time()), [admitted(SubmitJobs(descriptions=(ONE,)), ADA) for _ in range(3)])
-        raise RuntimeError("undone")
-    heard = tell(store, small, [admitted(SubmitJobs(descriptions=(ONE,)), ADA) for _ in range(5)])
-    assert [type(answer) for answer in heard.to(ADA)] == [JobsSubmitted] * 3 + [Refused] * 2
 
 
 # -- submissions ------------------------------------------------------------------------------------------------

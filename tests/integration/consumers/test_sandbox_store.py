@@ -7,10 +7,12 @@ import os
 
 import pytest
 
+from consumers.directory import Directory
 from consumers.sandbox_store import SandboxStore
 from consumers.store import Store, jobs, sandboxes, submissions
 from consumers.store.sandboxes import OutputRow
 from consumers.store.submissions import NewSubmission
+from schemas.access import Limit, Measure
 from schemas.job import JobStatus as S
 from schemas.messages.common import CHUNK_BYTES
 from schemas.messages.service import Refused, SandboxChunk, SandboxStored
@@ -18,6 +20,7 @@ from schemas.messages.user import GetSandbox, PutSandbox
 from schemas.registry import Message
 from tests.support.jobs import put_job
 from tests.support.messages import Sender, admitted, chores, pilot, tell, user
+from tests.support.rules import set_limits
 
 pytestmark = pytest.mark.integration
 
@@ -27,8 +30,8 @@ SHA = hashlib.sha256(DATA).hexdigest()
 
 
 @pytest.fixture
-def consumer() -> SandboxStore:
-    return SandboxStore()
+def consumer(directory: Directory) -> SandboxStore:
+    return SandboxStore(directory)
 
 
 def chunks(data: bytes = DATA, sha256: str = SHA) -> list[PutSandbox]:
@@ -72,13 +75,15 @@ def test_other_bytes_than_promised_are_refused(store: Store, consumer: SandboxSt
     assert answer.code == "invalid"
 
 
-def test_nobody_stores_without_bound(store: Store, consumer: SandboxStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("consumers.sandbox_store.QUOTA_BYTES", len(DATA) + 10)
+def test_nobody_stores_without_bound(store: Store, consumer: SandboxStore) -> None:
+    set_limits(store, Limit(who="*", measure=Measure.SANDBOX_BYTES, value=len(DATA) + 10))
     upload(store, consumer)
     small = chunks(b"x" * 20, hashlib.sha256(b"x" * 20).hexdigest())[0]
     (answer,) = ask(store, consumer, small)
     assert isinstance(answer, Refused)
     assert answer.code == "limit"
+    assert answer.reason.startswith(f"limit sandbox-bytes: {len(DATA):,} bytes of your files wait")
+    assert f"at most {len(DATA) + 10:,} (set for everybody)" in answer.reason
     assert ask(store, consumer, small, BOB) == [SandboxStored(sha256=small.sha256, index=0, complete=True)]
     with store.transaction() as tx:
         sandboxes.bind_inputs(tx, {(1, SHA)})

@@ -15,6 +15,7 @@ def upgrade() -> None:
     """Each topic adds its own tables and columns in a function of its own."""
     _registry()
     _enrolments()
+    _usage()
 
 
 def _registry() -> None:
@@ -113,4 +114,41 @@ def _enrolments() -> None:
     op.create_index(op.f("ix_enrolments_site_number"), "enrolments", ["site", "number"], unique=False)
     op.create_index(
         "ix_enrolments_pending", "enrolments", ["number"], unique=False, postgresql_where=pending, sqlite_where=pending
+    )
+
+
+ACTIVE = (
+    "status IN ('Received', 'Checking', 'Staging', 'Waiting', 'Matched', 'Running', 'Completing', 'Stalled', "
+    "'Rescheduled')"
+)
+
+
+def _usage() -> None:
+    op.create_index(
+        "ix_jobs_active",
+        "jobs",
+        ["grp", "owner"],
+        unique=False,
+        postgresql_where=sa.text(ACTIVE),
+        sqlite_where=sa.text(ACTIVE),
+    )
+    numbers = ("minute", "submissions", "hour", "jobs", "bytes")
+    op.create_table(
+        "usage",
+        sa.Column("owner", sa.Text(), nullable=False),
+        sa.Column("grp", sa.Text(), nullable=False),
+        sa.Column("active", sa.BigInteger(), autoincrement=False, nullable=False),
+        sa.Column("counted", sa.Double(), nullable=False),
+        *(sa.Column(name, sa.BigInteger(), autoincrement=False, nullable=False) for name in numbers),
+        sa.PrimaryKeyConstraint("owner", "grp", name=op.f("pk_usage")),
+        comment="What each owner has and asked for in each group, for the limits; `active` is never below the truth.",
+    )
+    op.create_index(op.f("ix_usage_grp"), "usage", ["grp"], unique=False)
+    # What is there already; later numbers are added by each submission.
+    op.execute(
+        "INSERT INTO usage (owner, grp, active, counted, minute, submissions, hour, jobs, bytes) "
+        "SELECT owner, grp, sum(n), 0, 0, 0, 0, 0, 0 FROM ("
+        f"SELECT owner, grp, count(*) AS n FROM jobs WHERE {ACTIVE} GROUP BY owner, grp UNION ALL "
+        "SELECT owner, grp, sum(count - expanded) AS n FROM submissions WHERE expanded < count GROUP BY owner, grp"
+        ") AS found GROUP BY owner, grp"
     )
