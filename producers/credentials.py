@@ -1,7 +1,8 @@
 """Where credentials and trust lie: option, then environment, then settings, then the grid's usual place.
 
 Promises: these functions choose paths and nothing else; no file is opened. They are the one place that knows the
-variables ``X509_USER_PROXY``, ``X509_USER_CERT``, ``X509_USER_KEY``, ``X509_CERT_DIR`` and ``X509_VOMS_DIR``.
+variables ``X509_USER_PROXY``, ``X509_USER_CERT``, ``X509_USER_KEY``, ``X509_CERT_DIR``, ``X509_VOMS_DIR`` and
+``VOMS_USERCONF``.
 """
 
 from __future__ import annotations
@@ -39,6 +40,15 @@ def voms_directory(settings: UserSettings, option: Path | None = None) -> Path |
     usual = Path("/etc/grid-security/vomsdir")
     chosen = _choose(option, "X509_VOMS_DIR", settings.vomsdir, usual)
     return None if chosen == usual and not usual.is_dir() else chosen
+
+
+def vomses_paths(option: Path | None = None) -> tuple[Path, ...]:
+    """Return the vomses files and directories to search: the user's own, then the machine's; an option goes alone."""
+    if option is not None:
+        return (option,)
+    named = os.environ.get("VOMS_USERCONF")
+    own = (Path(named),) if named else (Path.home() / ".glite" / "vomses", Path.home() / ".voms" / "vomses")
+    return (*own, Path("/etc/vomses"), Path("/etc/grid-security/vomses"))
 
 
 def _choose(option: Path | None, variable: str, setting: Path | None, usual: Path) -> Path:

@@ -11,11 +11,12 @@ from __future__ import annotations
 import datetime as dt
 import json
 import os
+import re
 import stat
 import sys
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
@@ -23,10 +24,14 @@ from schemas.errors import PilotageError
 
 from .. import credentials
 from .context import settings_of
+from .proxy_report import describe, print_table, refused, show_new
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from broker.identity import Credential, VerifiedChain
 
+    from ..attributes import Attributes
     from ..settings import UserSettings
 
 app = typer.Typer(name="proxy", no_args_is_help=True, rich_markup_mode=None, help="Make, show and destroy proxies.")
@@ -58,6 +63,12 @@ def init(
     key: Annotated[Path | None, typer.Option(help="Private key to the certificate.")] = None,
     out: Annotated[Path | None, typer.Option(help="Where to write the proxy.")] = None,
     hours: Annotated[float, typer.Option(min=0.01, max=MAX_HOURS, help="Lifetime in hours.")] = 12.0,
+    valid: Annotated[str | None, typer.Option(metavar="H:M", help="Lifetime as in voms-proxy-init.")] = None,
+    voms: Annotated[
+        list[str] | None,
+        typer.Option(metavar="VO[:/group[/Role=role]]", help="Get attributes of this VO; may be given again."),
+    ] = None,
+    vomses: Annotated[Path | None, typer.Option(help="Where VOMS servers are listed: file or directory.")] = None,
     limited: Annotated[bool, typer.Option("--limited", help="Make a limited proxy (it cannot submit jobs).")] = False,
     rsa: Annotated[bool, typer.Option("--rsa", help="Use an RSA key, as older grid tools need.")] = False,
     bits: Annotated[int | None, typer.Option(min=2048, max=8192, help="Size of the RSA key; implies --rsa.")] = None,
@@ -72,15 +83,18 @@ def init(
     ] = RENEWABLE_HOURS,
     output: OutputOption = Output.TABLE,
 ) -> None:
-    """Make a proxy from your certificate (RFC 3820)."""
+    """Make a proxy from your certificate (RFC 3820), with VOMS attributes if you ask for them."""
     from broker.identity import create_proxy, new_key, save_credential
 
+    if valid is not None:
+        hours = _hours(valid)
     if not 0 < hours <= MAX_HOURS:  # also "nan", which passes the parser's own comparison
         raise typer.BadParameter(f"a lifetime is between 0 and {MAX_HOURS} hours", param_hint="--hours")
     settings = _settings(ctx)
     target = credentials.proxy_path(settings, out)
     try:
         user = _load_user(settings, cert, key, pwstdin=pwstdin)
+        attributes = _attributes(settings, user, voms or (), vomses, hours)
         if renewable or myproxy:
             if limited:
                 raise typer.BadParameter("what is renewed from a long proxy is full", param_hint="--limited")
@@ -93,11 +107,59 @@ def init(
             now=_now(),
             key=new_key(rsa_bits=bits or (2048 if rsa else None)),
             path_length=path_length,
+            acs=[item.answer.der for item in attributes],
         )
         save_credential(proxy, target)
     except PilotageError as error:
         _fail(str(error))
-    _show_new(proxy, target, output)
+    show_new(proxy, target, attributes, as_json=output is Output.JSON)
+    _warn_of_attributes(settings, proxy, attributes)
+
+
+def _hours(valid: str) -> float:
+    """Read a lifetime as voms-proxy-init takes it: hours, or hours and minutes."""
+    match = re.fullmatch(r"([0-9]{1,6})(?::([0-5]?[0-9]))?", valid)
+    if match is None:
+        raise typer.BadParameter("a lifetime is hours:minutes, such as 24:00", param_hint="--valid")
+    return int(match[1]) + int(match[2] or 0) / 60
+
+
+def _attributes(
+    settings: UserSettings, user: Credential, requests: Sequence[str], vomses: Path | None, hours: float
+) -> tuple[Attributes, ...]:
+    """Get the attributes; raises if there is one that no server gives, so that no proxy is written."""
+    if not requests:
+        return ()
+    from broker.grid.vomses import load_vomses
+
+    from ..attributes import fetch
+
+    found = load_vomses(credentials.vomses_paths(vomses))
+    trust = credentials.ca_directory(settings, None)
+    return fetch(requests, found, user, trust, lifetime=dt.timedelta(hours=hours))
+
+
+def _warn_of_attributes(settings: UserSettings, proxy: Credential, attributes: Sequence[Attributes]) -> None:
+    """Say what the servers said, and which attributes others may not believe."""
+    if not attributes:
+        return
+    from broker.identity import TrustStore, VomsDir, verify_chain
+
+    for item in attributes:
+        for warning in item.answer.warnings:
+            typer.echo(f"note: {item.server}: {warning}", err=True)
+    servers = credentials.voms_directory(settings)
+    if servers is None:
+        return  # a user's machine needs no LSC files
+    try:
+        trust = TrustStore.load(credentials.ca_directory(settings, None))
+        chain = verify_chain(proxy.ders, trust, VomsDir.load(servers), _now())
+    except PilotageError as error:
+        typer.echo(f"warning: the new proxy cannot be verified here: {error}", err=True)
+        return
+    for ac in chain.acs:
+        if not ac.valid:
+            typer.echo(f"warning: the attributes of {ac.vo or 'a VO'} would not count here: {ac.reason}", err=True)
 
 
 def _leave(settings: UserSettings, user: Credential, server: str | None, hours: float) -> None:
@@ -124,15 +186,15 @@ def info(
     settings = _settings(ctx)
     path = credentials.proxy_path(settings, file)
     try:
-        result = _describe(_verify(settings, path, ca_dir, vomsdir))
+        result = describe(_verify(settings, path, ca_dir, vomsdir))
     except IdentityError as error:
-        result = _refused(error.reason, error.identity)
+        result = refused(error.reason, error.identity)
     except PilotageError as error:
-        result = _refused(str(error), None)
+        result = refused(str(error), None)
     if output is Output.JSON:
         typer.echo(json.dumps(result, indent=2))
     else:
-        _print_table(path, result)
+        print_table(path, result)
     raise typer.Exit(0 if result["valid"] else 1)
 
 
@@ -197,17 +259,6 @@ def _ask_password(path: Path, from_stdin: bool) -> str:
     return getpass(f"Password of {path}: ")
 
 
-def _show_new(proxy: Credential, path: Path, output: Output) -> None:
-    from broker.identity import parse_certificate
-
-    leaf = parse_certificate(proxy.leaf)
-    ends = leaf.x509.not_valid_after_utc
-    if output is Output.JSON:
-        typer.echo(json.dumps({"path": str(path), "subject": leaf.dn, "not_after": str(ends)}))
-        return
-    typer.echo(f"Proxy:       {path}\nSubject:     {leaf.dn}\nValid until: {ends:%Y-%m-%d %H:%M:%S} UTC")
-
-
 def _verify(settings: UserSettings, path: Path, ca_dir: Path | None, vomsdir: Path | None) -> VerifiedChain:
     from broker.identity import TrustStore, VomsDir, verify_chain
 
@@ -231,58 +282,3 @@ def _read(path: Path) -> bytes:
     if len(data) > MAX_FILE_BYTES:
         raise IdentityError(f"{path} is larger than {MAX_FILE_BYTES} bytes")
     return data
-
-
-def _describe(chain: VerifiedChain) -> dict[str, Any]:
-    return {
-        "valid": True,
-        "reason": "",
-        "identity": chain.identity,
-        "limited": chain.limited,
-        "depth": chain.depth,
-        "not_after": str(chain.not_after),
-        "acs": [{"valid": ac.valid, "vo": ac.vo, "fqans": list(ac.fqans), "reason": ac.reason} for ac in chain.acs],
-    }
-
-
-def _refused(reason: str, identity: str | None) -> dict[str, Any]:
-    return {
-        "valid": False,
-        "reason": reason,
-        "identity": identity,
-        "limited": None,
-        "depth": None,
-        "not_after": None,
-        "acs": [],
-    }
-
-
-def _print_table(path: Path, result: dict[str, Any]) -> None:
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table(show_header=False, box=None, pad_edge=False)
-    table.add_column(style="bold", no_wrap=True)
-    table.add_column(overflow="fold")
-    rows = [("File", str(path)), ("Valid", "yes" if result["valid"] else f"no: {result['reason']}")]
-    if result["identity"]:
-        rows.append(("Identity", result["identity"]))
-    if result["valid"]:
-        left = dt.datetime.fromisoformat(result["not_after"]) - _now()
-        rows += [
-            ("Kind", _kind(result)),
-            ("Valid until", f"{result['not_after']} ({str(left).partition('.')[0]} left)"),
-        ]
-    for ac in result["acs"]:
-        rows.append((f"VO {ac['vo']}", "\n".join(ac["fqans"]) if ac["valid"] else f"not valid: {ac['reason']}"))
-    for name, value in rows:
-        # Text, not str: names from a file are never read as markup. A file's own name may be no valid text.
-        table.add_row(name, Text(value.encode("utf-8", "backslashreplace").decode("utf-8")))
-    Console().print(table)
-
-
-def _kind(result: dict[str, Any]) -> str:
-    if result["depth"] == 0:
-        return "end entity's certificate"
-    return f"{'limited' if result['limited'] else 'full'} proxy, depth {result['depth']}"
