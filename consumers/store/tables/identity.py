@@ -155,6 +155,19 @@ registry_history = Table(
     comment="Registry: every change of every entry, for ever.",
 )
 
+job_blocks = Table(
+    "job_blocks",
+    metadata,
+    serial(),
+    text("identity"),
+    text("grp"),
+    text("policy"),
+    text("cause"),
+    number("after"),
+    real("created"),
+    comment="Owners who were blocked, and whose jobs are still to be dealt with.",
+)
+
 delegations = Table(
     "delegations",
     metadata,

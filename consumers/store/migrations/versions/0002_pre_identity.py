@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import time
+
 import sqlalchemy as sa
 from alembic import op
 
@@ -79,6 +82,55 @@ def _registry() -> None:
         comment="Registry: every change of every entry, for ever.",
     )
     op.create_index(op.f("ix_registry_history_kind_name"), "registry_history", ["kind", "name"], unique=False)
+    op.create_table(
+        "job_blocks",
+        sa.Column("id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), autoincrement=True, nullable=False),
+        sa.Column("identity", sa.Text(), nullable=False),
+        sa.Column("grp", sa.Text(), nullable=False),
+        sa.Column("policy", sa.Text(), nullable=False),
+        sa.Column("cause", sa.Text(), nullable=False),
+        sa.Column("after", sa.BigInteger(), autoincrement=False, nullable=False),
+        sa.Column("created", sa.Double(), nullable=False),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_job_blocks")),
+        comment="Owners who were blocked, and whose jobs are still to be dealt with.",
+    )
+    _claim_what_is_there()
+
+
+def _claim_what_is_there() -> None:
+    """All that 0.1.0 knew came from the seed, but for suspensions and bans, which may be operators'."""
+    bind = op.get_bind()
+    rows: list[tuple[str, str, str, str, bool, dict[str, object]]] = []
+    for dn, nickname, suspended in bind.execute(sa.text("SELECT dn, nickname, suspended FROM users")):
+        rows.append(("user", dn, "", "seed", True, {"dn": dn, "nickname": nickname}))
+        if suspended:
+            rows.append(("user", dn, "", "operator", False, {"dn": dn, "suspended": True}))
+    for name, fqan, properties, share, background in bind.execute(
+        sa.text("SELECT name, fqan, properties, share, background FROM vo_groups")
+    ):
+        values = {"name": name, "fqan": fqan, "properties": json.loads(properties), "share": share}
+        rows.append(("group", name, "", "seed", True, {**values, "background": bool(background)}))
+    for dn, grp, place in bind.execute(sa.text("SELECT dn, grp, place FROM memberships")):
+        rows.append(("member", dn, grp, "seed", True, {"dn": dn, "group": grp, "place": place}))
+    for dn, name, sends in bind.execute(sa.text("SELECT dn, name, sends FROM services")):
+        rows.append(("service", dn, "", "seed", True, {"dn": dn, "name": name, "sends": json.loads(sends)}))
+    for name, usable, reason in bind.execute(sa.text("SELECT name, usable, reason FROM sites")):
+        rows.append(("site", name, "", "seed", True, {"name": name}))
+        if not usable:
+            rows.append(("site", name, "", "operator", False, {"name": name, "usable": False, "reason": reason}))
+    for name, near in bind.execute(sa.text("SELECT name, sites FROM storage_elements")):
+        rows.append(("se", name, "", "seed", True, {"name": name, "sites": json.loads(near)}))
+    insert = sa.text(
+        "INSERT INTO registry_claims (kind, name, scope, source, own, content, time) "
+        "VALUES (:kind, :name, :scope, :source, :own, :content, :time)"
+    )
+    now = time.time()
+    for kind, name, scope, source, own, values in rows:
+        content = json.dumps({"kind": kind, **values})
+        bind.execute(
+            insert,
+            {"kind": kind, "name": name, "scope": scope, "source": source, "own": own, "content": content, "time": now},
+        )
 
 
 def _enrolments() -> None:
