@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from broker.enrolment import EnrolmentSecret
-from schemas.errors import ConfigurationError
+from schemas.errors import ConfigurationError, TemporaryError
 from schemas.messages.enrolment import (
     MAX_ENROLMENTS,
     CreateEnrolments,
@@ -28,6 +29,14 @@ SUFFIX = ".enrol"
 """Of a secret's file; its name is the enrolment's id."""
 
 
+@dataclass(frozen=True, slots=True)
+class NewEnrolment:
+    """A fresh secret and what the deployment says of it."""
+
+    secret: EnrolmentSecret
+    info: EnrolmentInfo
+
+
 def create(
     client: Client,
     count: int,
@@ -37,7 +46,7 @@ def create(
     life_seconds: float,
     group: str = "",
     not_before: float = 0.0,
-) -> list[EnrolmentSecret]:
+) -> list[NewEnrolment]:
     """Make secrets and tell the deployment their public halves.
 
     Args:
@@ -52,14 +61,20 @@ def create(
     Raises:
         ProducerError: refused, or nobody answered. Those that were entered before stay: they expire unused.
     """
-    secrets = [EnrolmentSecret.create() for _ in range(count)]
-    for start in range(0, count, MAX_ENROLMENTS):
-        keys = tuple(secret.public_key for secret in secrets[start : start + MAX_ENROLMENTS])
+    made: list[NewEnrolment] = []
+    while len(made) < count:
+        secrets = {
+            one.id: one for one in (EnrolmentSecret.create() for _ in range(min(count - len(made), MAX_ENROLMENTS)))
+        }
+        keys = tuple(secret.public_key for secret in secrets.values())
         message = CreateEnrolments(
             keys=keys, site=site, group=group, not_before=not_before, expires=expires, life_seconds=life_seconds
         )
-        client.ask(message, EnrolmentListing)
-    return secrets
+        answer = client.ask(message, EnrolmentListing)
+        made.extend(NewEnrolment(secrets[info.id], info) for info in answer.enrolments if info.id in secrets)
+        if len(answer.enrolments) != len(keys):
+            raise TemporaryError("the deployment did not enter all enrolments")
+    return made
 
 
 def listing(client: Client, *, site: str = "", before: int = 0, limit: int = 100) -> EnrolmentListing:

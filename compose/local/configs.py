@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from broker.authorization import SERVICES, Property, sends
 
 from .files import Section, private_folder, toml_key, toml_text, write_private
-from .identities import pilot_dn, service_dn, user_dn
+from .identities import service_dn, user_dn
 from .ports import LOOPBACK
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ USER_PROPERTIES = (Property.NORMAL_USER, Property.JOB_MONITOR, Property.OPERATOR
 """The one user of a private stack may try everything."""
 
 MAX_PILOTS = 64
-"""Pilots that the registry of a private stack knows beforehand, so that more can be added while it runs."""
+"""Of one machine: each is a process or two, and offers processors."""
 
 HEARTBEAT_SECONDS = 10.0
 """Between a pilot's heartbeats; shorter than on the grid, because on one machine they cost nothing."""
@@ -54,10 +54,6 @@ class Addresses:
 def write_registry(layout: Layout) -> None:
     """Write the seed of the registry."""
     users: list[Section] = [{"dn": user_dn(layout), "nickname": _nickname(layout), "groups": [USERS]}]
-    users += [
-        {"dn": pilot_dn(number), "nickname": f"pilot-{number}", "groups": [PILOTS]}
-        for number in range(1, MAX_PILOTS + 1)
-    ]
     services = [{"name": name, "dn": service_dn(name), "sends": list(sends(name))} for name in sorted(SERVICES)]
     tables: dict[str, Section | list[Section]] = {
         f"groups.{USERS}": {"fqan": "/local", "properties": [item.value for item in USER_PROPERTIES]},
@@ -96,14 +92,14 @@ def write_client_config(layout: Layout, addresses: Addresses) -> None:
 
 
 def write_pilot_config(layout: Layout, addresses: Addresses, number: int, slots: int) -> None:
-    """Write the configuration of a pilot, and make its folders."""
+    """Write the configuration of a pilot, and make its folders. Its enrolment secret comes by a pipe."""
     private_folder(layout.pilot_work(number))
     private_folder(layout.storage)
     tables: dict[str, Section] = {
         "broker": {**_broker(layout, addresses), **_deployment()},
         "trust": {"ca_dir": str(layout.trust)},
         "pilot": {
-            "credential": str(layout.pilot_credential(number)),
+            "enrolment": "-",
             "site": SITE,
             "work_dir": str(layout.pilot_work(number)),
             "slots": slots,

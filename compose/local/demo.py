@@ -23,7 +23,6 @@ from broker.identity import create_proxy, load_credential, save_credential
 from producers import Client
 from producers.commands.printing import Column, print_table
 from schemas.errors import PermanentError
-from schemas.identity import client_id_prefix
 from schemas.job import JobStatus
 
 from ..settings import load_user_settings
@@ -31,7 +30,6 @@ from .configs import STORAGE_ELEMENT
 from .demo_progress import progress
 from .ending import undisturbed
 from .examples import example, shown_example
-from .identities import pilot_dn
 from .stack import Stack
 
 if TYPE_CHECKING:
@@ -63,7 +61,7 @@ def run() -> bool:
         try:
             _say("Starting a private stack: broker over TLS, services, two pilots")
             stack.up(_say, pilots=PILOTS)
-            good = _work(stack.layout, folder)
+            good = _work(stack, folder)
         finally:
             _say("\nStopping everything")
             with undisturbed():
@@ -79,7 +77,8 @@ def run() -> bool:
     return good
 
 
-def _work(layout: Layout, folder: Path) -> bool:
+def _work(stack: Stack, folder: Path) -> bool:
+    layout = stack.layout
     settings = _become_user(layout)
     with Client(settings) as client:
         _register_seeds(client, layout)
@@ -92,7 +91,7 @@ def _work(layout: Layout, folder: Path) -> bool:
         good = all(status is JobStatus.DONE for status in statuses.values())
         if good:
             _show_results(client, parts, hello[0], folder / "output")
-        _show_jobs(client.jobs(jobs))
+        _show_jobs(client.jobs(jobs), stack.pilot_names())
         for job in [job for job, status in statuses.items() if status is not JobStatus.DONE]:
             _explain(client, job)
     return good
@@ -132,12 +131,11 @@ def _show_results(client: Client, parts: Sequence[int], hello: int, folder: Path
     _say(greeting[0].read_text(encoding="utf-8", errors="replace").strip())
 
 
-def _show_jobs(jobs: Sequence[JobSummary]) -> None:
+def _show_jobs(jobs: Sequence[JobSummary], names: Mapping[str, str]) -> None:
     columns = [
         Column("JOB", right=True), Column("NAME"), Column("STATUS"), Column("PILOT"),
         Column("WAITED s", right=True), Column("RAN s", right=True), Column("CPU s", right=True),
     ]  # fmt: skip
-    names = {client_id_prefix(pilot_dn(number)): f"pilot-{number}" for number in range(1, PILOTS + 1)}
     _say("")
     print_table(columns, [_row(job, names) for job in sorted(jobs, key=lambda job: job.job)])
 

@@ -42,11 +42,6 @@ def service_dn(name: str) -> str:
     return f"/O=Pilotage/OU=Services/CN={name}"
 
 
-def pilot_dn(number: int) -> str:
-    """DN of a pilot."""
-    return f"/O=Pilotage/OU=Pilots/CN=pilot-{number}"
-
-
 def login_name() -> str:
     """The account's name, as far as it fits into a DN."""
     try:
@@ -62,7 +57,7 @@ def user_dn(layout: Layout) -> str:
 
 
 def ensure_identities(layout: Layout, now: dt.datetime) -> None:
-    """Make every identity that is missing or about to end, but for the pilots'.
+    """Make every identity that is missing or about to end. Pilots have none here: they enrol.
 
     Raises:
         ConfigurationError: a file of an earlier run cannot be used; the message names it.
@@ -82,14 +77,6 @@ def ensure_identities(layout: Layout, now: dt.datetime) -> None:
 
         _ensure_secret(layout.master_key, Fernet.generate_key().decode("ascii"))
     _ensure_user(layout, authority, now)
-
-
-def ensure_pilot(layout: Layout, number: int, now: dt.datetime) -> None:
-    """Make a pilot's certificate if it is missing or about to end."""
-    private_folder(layout.pilots)
-    path = layout.pilot_credential(number)
-    if _due(path, now):
-        write_private(path, _load(layout.authority).issue(pilot_dn(number), now=now).to_pem())
 
 
 def read_secret(path: Path) -> str:

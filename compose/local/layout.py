@@ -89,9 +89,9 @@ class Layout:
         """Configuration of a pilot."""
         return self.pilots / f"pilot-{number}.toml"
 
-    def pilot_credential(self, number: int) -> Path:
-        """Certificate and key of a pilot."""
-        return self.pilots / f"pilot-{number}.pem"
+    def pilot_identity(self, number: int) -> Path:
+        """The DN to which a pilot was enrolled last."""
+        return self.pilots / f"pilot-{number}.dn"
 
     # -- data
 

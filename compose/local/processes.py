@@ -60,8 +60,11 @@ class ManagedProcess:
         cwd: Path | None = None,
         dies_with_parent: bool = False,
         umask: int = PRIVATE,
+        stdin: bytes = b"",
     ) -> int:
         """Start the program and return its pid at once; unless told otherwise, it writes files for its owner alone.
+
+        `stdin` is what it reads there, through a pipe: for secrets. It must be short.
 
         With `dies_with_parent` the kernel kills it when the *thread* that spawned it ends (prctl(2), PR_SET_PDEATHSIG).
 
@@ -79,7 +82,7 @@ class ManagedProcess:
                     command,
                     env=dict(env),
                     cwd=cwd,
-                    stdin=subprocess.DEVNULL,
+                    stdin=subprocess.PIPE if stdin else subprocess.DEVNULL,
                     stdout=log,
                     stderr=log,
                     start_new_session=True,
@@ -87,6 +90,9 @@ class ManagedProcess:
                 )
             except OSError as error:
                 raise ProcessFailedError(f"cannot start {self.name}: {error}") from error
+        if self._popen.stdin is not None:
+            with contextlib.suppress(BrokenPipeError), self._popen.stdin as pipe:  # it ended already
+                pipe.write(stdin)
         self._remember(self._popen.pid)
         return self._popen.pid
 

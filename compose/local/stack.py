@@ -20,6 +20,7 @@ from pathlib import Path
 from broker.authorization import SERVICES
 from broker.topology import InternalUser, definitions
 from schemas.errors import ConfigurationError, InvalidInputError
+from schemas.identity import client_id_prefix
 
 from .choices import Choices, load_choices, save_choices
 from .configs import (
@@ -32,10 +33,10 @@ from .configs import (
     write_server_config,
 )
 from .database import Database
-from .files import private_folder
-from .identities import ensure_identities, ensure_pilot, read_secret
+from .files import private_folder, write_private
+from .identities import ensure_identities, read_secret
 from .layout import Layout
-from .own_user import can_log_in
+from .own_user import can_log_in, enrol_pilots
 from .ports import LOOPBACK, is_free, kept_ports
 from .processes import INHERITED, PRIVATE, ManagedProcess, ProcessFailedError, directory_lock, stop_in_order
 from .rabbitmq import RabbitNode
@@ -153,6 +154,16 @@ class Stack:
         """Names of what should run and does not."""
         return [process.name for process in self.processes() if not process.running]
 
+    def pilot_names(self) -> dict[str, str]:
+        """What the pilots are called here, by the first part of their client ids (each login has another second)."""
+        numbers = [_number(process) for process in self._pilots()]
+        files = {number: self.layout.pilot_identity(number) for number in numbers}
+        return {
+            client_id_prefix(file.read_text("utf-8").strip()): f"pilot-{number}"
+            for number, file in files.items()
+            if file.exists()
+        }
+
     def broker_port(self) -> int:
         """The broker's TLS port, while it runs."""
         return self._node().port
@@ -191,7 +202,7 @@ class Stack:
         if started:
             # Also where only the broker was started: running services need a moment to find it again.
             self._services.wait_ready(lambda: can_log_in(layout), SERVICES_TIMEOUT)
-        return started + self._start_pilots(say, choices, addresses, now)
+        return started + self._start_pilots(say, choices, addresses)
 
     def _start_services(self) -> None:
         layout = self.layout
@@ -201,37 +212,40 @@ class Stack:
         pid = self._spawn(self._services, "compose.serve", arguments, PRIVATE)
         self._services.wait_ready(lambda: _reads(layout.ready, str(pid)), SERVICES_TIMEOUT)
 
-    def _start_pilots(self, say: Say, choices: Choices, addresses: Addresses, now: dt.datetime) -> list[str]:
+    def _start_pilots(self, say: Say, choices: Choices, addresses: Addresses) -> list[str]:
         surplus = [process for process in self._pilots() if _number(process) > choices.pilots and process.running]
         if surplus:
             with _told(say, "fewer pilots"):
                 stop_in_order([surplus], PILOT_GRACE)
         waiting = [n for n in range(1, choices.pilots + 1) if not self._pilot(n).running]
         slots = choices.slots or default_slots(choices.pilots)
-        for number in waiting:
-            ensure_pilot(self.layout, number, now)
-            write_pilot_config(self.layout, addresses, number, slots)
         if waiting:
             with _told(say, f"{len(waiting)} pilot{'s' if len(waiting) > 1 else ''}"):
-                started = [self._start_pilot(number) for number in waiting]
+                secrets = enrol_pilots(self.layout, len(waiting))
+                started = []
+                for number, new in zip(waiting, secrets, strict=True):
+                    write_pilot_config(self.layout, addresses, number, slots)
+                    write_private(self.layout.pilot_identity(number), new.info.identity + "\n")
+                    started.append(self._start_pilot(number, new.secret.text()))
                 for process, ready in started:
                     process.wait_ready(ready, PILOT_TIMEOUT)
         return [f"pilot-{number}" for number in waiting]
 
-    def _start_pilot(self, number: int) -> tuple[ManagedProcess, Callable[[], bool]]:
+    def _start_pilot(self, number: int, secret: str) -> tuple[ManagedProcess, Callable[[], bool]]:
         layout, process = self.layout, self._pilot(number)
         ready = layout.run / f"pilot-{number}.ready"
         ready.unlink(missing_ok=True)
         arguments = ["--config", str(layout.pilot_config(number)), "--ready-file", str(ready)]
-        self._spawn(process, "compose.pilot", arguments, INHERITED)  # payloads write as their owner is used to
+        # Payloads write as their owner is used to. The secret goes by a pipe: no file and no argument ever holds it.
+        self._spawn(process, "compose.pilot", arguments, INHERITED, secret.encode("ascii"))
         return process, ready.exists
 
-    def _spawn(self, process: ManagedProcess, module: str, arguments: list[str], umask: int) -> int:
+    def _spawn(self, process: ManagedProcess, module: str, arguments: list[str], umask: int, stdin: bytes = b"") -> int:
         # -P: our packages have plain names, and a folder of such a name where the user stands must not be taken.
         command = [sys.executable, "-P", "-m", module, *arguments]
         environment = {name: os.environ[name] for name in _KEPT if name in os.environ}
         root = self.layout.root
-        return process.spawn(command, environment, cwd=root, dies_with_parent=self._dies, umask=umask)
+        return process.spawn(command, environment, cwd=root, dies_with_parent=self._dies, umask=umask, stdin=stdin)
 
     # -- stopping -----------------------------------------------------------------------------------------------
 

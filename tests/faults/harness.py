@@ -28,7 +28,7 @@ from pathlib import Path
 import psutil
 import sqlalchemy as sa
 
-from compose.local.configs import Addresses, write_pilot_config
+from compose.local.configs import Addresses
 from compose.local.postgres import PostgresCluster
 from compose.services import NAMES
 from compose.settings import make_user_settings, read_values
@@ -36,6 +36,7 @@ from consumers.store import Store, attempts, history, jobs
 from consumers.store.rows import AttemptRow, HistoryRow, JobRow
 from producers import Client
 from schemas.job import FINAL, JobStatus
+from tests.support.certified_pilots import write_pilot_config
 from tests.support.deployment import Deployment, deployment
 from tests.support.wait import wait_until
 

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from compose.local.identities import pilot_dn
 from schemas.job import JobStatus, lease_margin
+from tests.support.certified_pilots import pilot_dn
 from tests.support.wait import wait_until
 from tests.support.wire import wire_to
 

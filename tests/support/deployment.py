@@ -22,11 +22,10 @@ from compose.local.configs import (
     DEPLOYMENT,
     Addresses,
     write_client_config,
-    write_pilot_config,
     write_registry,
     write_server_config,
 )
-from compose.local.identities import ensure_identities, ensure_pilot, read_secret, service_dn
+from compose.local.identities import ensure_identities, read_secret, service_dn
 from compose.local.layout import Layout
 from compose.local.ports import free_port
 from compose.local.rabbitmq import RabbitNode
@@ -36,6 +35,7 @@ from compose.services import NAMES, ServiceGroup
 from compose.settings import load_user_settings
 from consumers.settings import ServerSettings
 from producers import Client
+from tests.support.certified_pilots import make_pilots, pilot_credential, write_pilot_config
 
 PILOTS = 3
 SLOT_MEMORY_MB = 2000
@@ -80,7 +80,7 @@ class Deployment:
 
     def pilot(self, number: int) -> Credential:
         """A pilot's certificate."""
-        return load_credential(self.layout.pilot_credential(number))
+        return load_credential(pilot_credential(self.layout, number))
 
     def client(self, credential: Credential | None = None) -> Client:
         """A user's client."""
@@ -115,9 +115,8 @@ def make_layout(folder: Path) -> Layout:
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     now = dt.datetime.now(dt.UTC)
     ensure_identities(layout, now)
-    for number in range(1, PILOTS + 1):
-        ensure_pilot(layout, number, now)
     write_registry(layout)
+    make_pilots(layout, PILOTS, now)
     return layout
 
 

@@ -8,7 +8,6 @@ import pytest
 
 from broker.authorization import SERVICES
 from compose.local.configs import (
-    MAX_PILOTS,
     SITE,
     STORAGE_ELEMENT,
     Addresses,
@@ -19,7 +18,7 @@ from compose.local.configs import (
     write_server_config,
 )
 from compose.local.files import private_folder
-from compose.local.identities import ensure_identities, pilot_dn, service_dn, user_dn
+from compose.local.identities import ensure_identities, service_dn, user_dn
 from compose.local.layout import Layout
 from compose.server_settings import load as load_server
 from compose.settings import load_user_settings
@@ -43,7 +42,7 @@ def test_the_registry_knows_everybody(layout: Layout) -> None:
     assert {service.name for service in seed.services} == SERVICES
     users = {user.dn: user.groups for user in seed.users}
     assert users[user_dn(layout)] == ("users",)
-    assert users[pilot_dn(MAX_PILOTS)] == ("pilots",)
+    assert len(users) == 1  # pilots enrol
     assert seed.storage_elements[STORAGE_ELEMENT].sites == (SITE,)
 
 

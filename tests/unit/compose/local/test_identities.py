@@ -10,7 +10,7 @@ from broker.authorization import SERVICES
 from broker.identity import TrustStore, load_credential, parse_certificate, verify_chain
 from compose.local import identities
 from compose.local.files import private_folder
-from compose.local.identities import ensure_identities, ensure_pilot, login_name, pilot_dn, service_dn, user_dn
+from compose.local.identities import ensure_identities, login_name, service_dn, user_dn
 from compose.local.layout import Layout
 from schemas.errors import ConfigurationError
 
@@ -22,7 +22,6 @@ def layout(tmp_path: Path) -> Layout:
     made = Layout(tmp_path / "stack")
     private_folder(made.root)
     ensure_identities(made, NOW)
-    ensure_pilot(made, 1, NOW)
     return made
 
 
@@ -33,7 +32,6 @@ def contents(layout: Layout) -> dict[str, bytes]:
 def test_everybody_verifies_under_the_trust_directory(layout: Layout) -> None:
     trust = TrustStore.load(layout.trust)
     files = {service_dn(name): layout.services / f"{name}.pem" for name in SERVICES}
-    files[pilot_dn(1)] = layout.pilot_credential(1)
     for dn, file in files.items():
         assert verify_chain(load_credential(file).ders, trust, None, NOW).identity == dn
     user = load_credential(layout.user_certificate, key=layout.user_key)
@@ -53,7 +51,6 @@ def test_nobody_else_may_read_a_secret(layout: Layout) -> None:
 def test_the_second_time_nothing_changes(layout: Layout) -> None:
     before = contents(layout)
     ensure_identities(layout, NOW + dt.timedelta(days=1))
-    ensure_pilot(layout, 1, NOW)
     assert contents(layout) == before
 
 
