@@ -131,6 +131,11 @@ def _remove(draft: Draft, key: EntryKey, reason: str) -> str:
     if known is None or not known.own:
         hint = {"user": ": suspend him instead", "site": ": ban it instead"}.get(key[0], "")
         return f"{title(key)} is not the operators' to remove, it comes from {', '.join(sorted(others))}{hint}"
+    if key[0] in {"user", "group"}:  # operators' memberships go with it
+        for membership in draft.memberships(key):
+            claim = draft.claim(membership, OPERATOR)
+            if claim is not None and claim.own:
+                draft.drop(membership, OPERATOR)
     suspended = known.entry if isinstance(known.entry, UserEntry) and known.entry.suspended else None
     if suspended is not None:
         bare = UserEntry(dn=suspended.dn, suspended=True, reason=suspended.reason)
