@@ -36,6 +36,8 @@ class Property(StrEnum):
     """Register replicas."""
     OPERATOR = "Operator"
     """Operate the system: dead letters and the like."""
+    AUDITOR = "Auditor"
+    """Read the audit and the monitoring stream, and change nothing: for those who look at what operators did."""
 
 
 class Door(StrEnum):
@@ -74,7 +76,8 @@ _ACT = frozenset({_P.NORMAL_USER, _P.JOB_SHARING, _P.JOB_ADMINISTRATOR})
 _SEE = frozenset({_P.NORMAL_USER, _P.JOB_SHARING, _P.JOB_ADMINISTRATOR, _P.JOB_MONITOR, _P.OPERATOR})
 _PILOT = frozenset({_P.GENERIC_PILOT})
 _OPERATE = frozenset({_P.OPERATOR})
-_SIGHT = frozenset({_P.JOB_MONITOR, _P.OPERATOR})
+_SIGHT = frozenset({_P.JOB_MONITOR, _P.OPERATOR, _P.AUDITOR})
+_AUDIT = frozenset({_P.OPERATOR, _P.AUDITOR})
 
 
 def _user(*properties: Property, full_proxy: bool = False) -> Rule:
@@ -90,6 +93,7 @@ def _event(*services: str) -> Rule:
 
 
 _EVERY_SERVICE = (
+    "auditor",
     "gatekeeper",
     "job-manager",
     "job-monitor",
@@ -139,6 +143,9 @@ TABLE: Mapping[str, Rule] = {
     "registry.query.v1": Rule((Door.ADMIN,), _OPERATE),
     "registry.history.v1": Rule((Door.ADMIN,), _OPERATE),
     "registry.change.v1": Rule((Door.ADMIN,), _OPERATE, full_proxy=True),
+    # operators and auditors; what the audit tells is not for worker nodes
+    "audit.query.v1": Rule((Door.ADMIN,), _AUDIT, full_proxy=True),
+    "audit.walk.v1": Rule((Door.ADMIN,), _AUDIT, full_proxy=True),
     # services to clients
     "session.welcome.v1": _answer("gatekeeper"),
     "chain.unknown.v1": _answer(*_EVERY_SERVICE),
@@ -161,6 +168,8 @@ TABLE: Mapping[str, Rule] = {
     "registry.listing.v1": _answer("registry", _ON_BEHALF),
     "registry.past.v1": _answer("registry", _ON_BEHALF),
     "registry.applied.v1": _answer("registry", _ON_BEHALF),
+    "audit.page.v1": _answer("auditor", _ON_BEHALF),
+    "audit.links.v1": _answer("auditor", _ON_BEHALF),
     # facts
     "job.changed.v1": _event("job-manager", "job-state", "matcher", "optimizer", _ON_BEHALF),
     "work.waiting.v1": _event("job-manager", "job-state", "matcher", "optimizer", _ON_BEHALF),
@@ -171,6 +180,7 @@ TABLE: Mapping[str, Rule] = {
     "registry.stale.v1": _event("registry", _ON_BEHALF),
     "identity.blocked.v1": _event("registry", _ON_BEHALF),
     "message.refused.v1": _event(*_EVERY_SERVICE),
+    "audit.sealed.v1": _event("auditor", _ON_BEHALF),
     # between services
     "message.readmit.v1": Rule((Door.QUEUE,), services=SERVICES),
 }

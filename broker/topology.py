@@ -157,6 +157,14 @@ QUEUES: tuple[Queue, ...] = (
         max_length=20_000,
     ),
     Queue(
+        "audits",
+        "auditor",
+        _from(Door.ADMIN, "audit.query.v1", "audit.walk.v1"),
+        "questions about the audit",
+        ttl=5 * MINUTE,
+        max_length=10_000,
+    ),
+    Queue(
         "admin",
         "dead-letters",
         _from(Door.ADMIN, "dead.query.v1", "dead.replay.v1", "dead.discard.v1"),

@@ -20,6 +20,7 @@ from broker.signing import Signer, facts_of
 from broker.subscriber import Gate
 from broker.topology import FOLLOWERS_ARGUMENTS, FOLLOWERS_PREFIX, Queue, QueueType, queues_of
 from broker.transport import Login, Pace, State
+from consumers.auditor import Auditor
 from consumers.batch import Consumer
 from consumers.dead_letters import DeadLetters
 from consumers.directory import Directory
@@ -67,6 +68,7 @@ def _holder() -> str:
 
 
 MAKERS: dict[str, Maker] = {
+    "auditor": lambda _settings, _directory, _connection: Auditor(_holder()),
     "dead-letters": lambda _settings, _directory, _connection: DeadLetters(),
     "job-manager": lambda _settings, directory, _connection: JobManager(directory),
     "job-monitor": lambda _settings, directory, _connection: JobMonitor(directory=directory),

@@ -15,6 +15,8 @@ from schemas.registry import Message
 from .outcome import ACK, Outcome
 
 if TYPE_CHECKING:
+    from broker.signing import Signer
+
     from .store import Transaction
 
 
@@ -112,6 +114,9 @@ class Consumer:
     def on_raw(self, batch: Batch, delivery: Delivery) -> None:
         """Handle a delivery of one of :attr:`raw_queues`; nothing in it is verified."""
         raise NotImplementedError(f"{self.name} reads no raw queue")
+
+    def signs_with(self, signer: Signer) -> None:
+        """Told by the engine once: the service's identity, for the one that keeps signatures."""
 
     def start(self, batch: Batch) -> None:
         """Called once, inside a transaction, before the first message."""

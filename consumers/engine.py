@@ -102,6 +102,7 @@ class Engine:
         self._refused: list[Letter] = []
         self._paperwork = Paperwork(consumer.name, inbox=consumer.inbox, hints=consumer.hints)
         self._refusals = Refusals(consumer.name)
+        consumer.signs_with(signer)
         self.handled = 0
         self.ready = threading.Event()
 

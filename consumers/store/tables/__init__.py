@@ -6,7 +6,7 @@ before (:class:`~.base.Encoded`); the store never looks inside.
 
 from __future__ import annotations
 
-from . import enrolments, files, identity, jobs, messages, pilots
+from . import audit, enrolments, files, identity, jobs, messages, pilots
 from .base import Encoded, Status, metadata
 
-__all__ = ["Encoded", "Status", "enrolments", "files", "identity", "jobs", "messages", "metadata", "pilots"]
+__all__ = ["Encoded", "Status", "audit", "enrolments", "files", "identity", "jobs", "messages", "metadata", "pilots"]

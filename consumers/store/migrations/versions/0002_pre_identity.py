@@ -18,6 +18,7 @@ def upgrade() -> None:
     """Each topic adds its own tables and columns in a function of its own."""
     _registry()
     _enrolments()
+    _audit_chain()
     _usage()
 
 
@@ -167,6 +168,44 @@ def _enrolments() -> None:
     op.create_index(
         "ix_enrolments_pending", "enrolments", ["number"], unique=False, postgresql_where=pending, sqlite_where=pending
     )
+
+
+def _audit_chain() -> None:
+    op.create_table(
+        "audit_unsealed",
+        sa.Column("entry", sa.BigInteger(), autoincrement=False, nullable=False),
+        sa.Column("time", sa.Double(), nullable=False),
+        sa.PrimaryKeyConstraint("entry", name=op.f("pk_audit_unsealed")),
+        comment="Entries that have no place in the chain yet; written with them, so that none is passed over.",
+    )
+    op.create_table(
+        "audit_links",
+        sa.Column("place", sa.BigInteger(), autoincrement=False, nullable=False),
+        sa.Column("entry", sa.BigInteger(), autoincrement=False, nullable=False),
+        sa.Column("hash", sa.Text(), nullable=False),
+        sa.PrimaryKeyConstraint("place", name=op.f("pk_audit_links")),
+        comment="The audit's chain: place, entry, and the hash that binds it to all before it.",
+    )
+    op.create_index(op.f("ix_audit_links_entry"), "audit_links", ["entry"], unique=False)
+    op.create_table(
+        "audit_seals",
+        sa.Column("last", sa.BigInteger(), autoincrement=False, nullable=False),
+        sa.Column("thumbprint", sa.Text(), nullable=False),
+        sa.Column("payload", sa.Text(), nullable=False),
+        sa.Column("jws", sa.Text(), nullable=False),
+        sa.PrimaryKeyConstraint("last", name=op.f("pk_audit_seals")),
+        comment="The auditor's signatures: each binds the chain up to its last place.",
+    )
+    op.create_table(
+        "audit_signers",
+        sa.Column("thumbprint", sa.Text(), nullable=False),
+        sa.Column("ders", sa.LargeBinary(), nullable=False),
+        sa.Column("seen", sa.Double(), nullable=False),
+        sa.PrimaryKeyConstraint("thumbprint", name=op.f("pk_audit_signers")),
+        comment="Certificate chains of the auditor; kept as long as their seals.",
+    )
+    # What 0.1.0 wrote down gets its place in the chain as well.
+    op.execute("INSERT INTO audit_unsealed (entry, time) SELECT id, time FROM audit")
 
 
 ACTIVE = (

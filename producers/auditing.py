@@ -1,0 +1,164 @@
+"""The audit at the reader's side: pages of it, and the check of its chain, for which the server need not be believed.
+
+Promises: every hash is computed here; every seal's signature is checked here, with a certificate that this side's trust
+directory accepts and whose DN is the auditor's as the gatekeeper names it; no chain is called right that is not.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Callable, Iterator, Mapping
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from schemas.audit_check import ChainCheck, SealError
+from schemas.errors import InvalidInputError
+from schemas.messages.audit import (
+    PAGE_ENTRIES,
+    AuditEntry,
+    AuditLinks,
+    AuditPage,
+    AuditSeal,
+    AuditSealed,
+    AuditSigner,
+    QueryAudit,
+    WalkAudit,
+)
+from schemas.messages.event import EVENTS
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from broker.identity import TrustStore
+    from broker.signing import KnownChain
+
+AUDITOR = "auditor"
+
+Ask = Callable[[QueryAudit], AuditPage]
+Walk = Callable[[WalkAudit], AuditLinks]
+Told = Callable[[int, int], None]
+"""Told of progress: how many of how many."""
+
+
+def entries(ask: Ask, query: QueryAudit, limit: int, told: Told = lambda _done, _all: None) -> Iterator[AuditEntry]:
+    """Entries, newest first, at most so many.
+
+    Args:
+        ask: asks the auditor.
+        query: what for; its ``limit`` does not count.
+        limit: at most so many.
+        told: of how many numbers were looked through.
+    """
+    left, top = limit, 0
+    while left > 0:
+        page = ask(msgspec.structs.replace(query, limit=min(PAGE_ENTRIES, left)))
+        yield from page.entries
+        left -= len(page.entries)
+        if not page.next:
+            return
+        if query.before and page.next >= query.before:
+            raise InvalidInputError("the auditor's pages do not go on")
+        top = top or page.next
+        told(top - page.next, top)
+        query = msgspec.structs.replace(query, before=page.next)
+
+
+def check(
+    walk: Walk,
+    open_seal: SealReader,
+    *,
+    start: int = 1,
+    heads: Mapping[str, int] | None = None,
+    told: Told = lambda _done, _all: None,
+) -> ChainCheck:
+    """Walk along the whole chain and check it.
+
+    Args:
+        walk: asks the auditor for a part.
+        open_seal: checks seals.
+        start: first place.
+        heads: hashes noted elsewhere, by place (0: unknown).
+        told: of the places that were looked at.
+    """
+    state = ChainCheck(open_seal, start=start, heads=dict(heads or {}))
+    while True:
+        asked = WalkAudit(after=state.after)
+        links = walk(asked)
+        if links.until <= asked.after and links.last > asked.after:
+            raise InvalidInputError("the auditor's answers do not go on")
+        open_seal.learn(links.signers)
+        state.page(links)
+        told(min(links.until, links.last), links.last)
+        if links.until >= links.last:
+            state.finish(links)
+            return state
+
+
+class SealReader:
+    """Checks seals' signatures.
+
+    Args:
+        trust: this side's trust anchors.
+        auditor: canonical DN of the auditor.
+    """
+
+    def __init__(self, trust: TrustStore, auditor: str) -> None:
+        self._trust = trust
+        self._auditor = auditor
+        self._chains: dict[str, KnownChain | str] = {}
+
+    def learn(self, signers: Iterable[AuditSigner]) -> None:
+        """Chains that the server hands out; each is believed only if this side's authorities stand behind it."""
+        for signer in signers:
+            if signer.thumbprint not in self._chains:
+                self._chains[signer.thumbprint] = self._known(signer)
+
+    def _known(self, signer: AuditSigner) -> KnownChain | str:
+        from broker.identity import IdentityError, parse_certificate, split_chain, verify_chain
+        from broker.signing import facts_of
+
+        try:
+            ders = split_chain(signer.chain)
+            # A seal stays good when the certificate has ended: verified at its last moment, like an old message.
+            ends = parse_certificate(ders[0]).x509.not_valid_after_utc - dt.timedelta(seconds=1)
+            chain = verify_chain(ders, self._trust, None, min(dt.datetime.now(dt.UTC), ends))
+        except IdentityError as error:
+            return f"its certificate is not accepted: {error}"
+        if chain.thumbprint_b64url != signer.thumbprint:
+            return "its certificate is another one"
+        if chain.identity != self._auditor:
+            return f"it is signed by {chain.identity}, and the auditor is {self._auditor}"
+        return facts_of(chain)
+
+    def __call__(self, seal: AuditSeal) -> AuditSealed:
+        """What a seal says.
+
+        Raises:
+            SealError: it is not the auditor's.
+        """
+        from broker.refusal import RefusalError
+        from broker.signing import open_envelope, peek
+
+        try:
+            header = peek(seal.jws)[0]
+            known = self._chains.get(header.thumbprint, "its certificate is not there")
+            if isinstance(known, str):
+                raise SealError(known)
+            verified = open_envelope(
+                seal.jws,
+                seal.payload,
+                resolve=lambda _thumbprint: known,
+                audiences=(EVENTS,),
+                now=header.iat,
+                user_id=AUDITOR,
+                admitted_before=True,
+            )
+        except RefusalError as error:
+            raise SealError(str(error)) from None
+        said = verified.message
+        if not isinstance(said, AuditSealed):
+            raise SealError(f"it is a {header.typ}")
+        if not known.not_before <= header.iat <= known.not_after:
+            raise SealError("it was signed outside the validity of its certificate")
+        return said
