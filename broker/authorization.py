@@ -100,6 +100,7 @@ _EVERY_SERVICE = (
     "job-state",
     "matcher",
     "optimizer",
+    "pilot-authority",
     "proxy-manager",
     "registry",
     "replica-catalog",
@@ -136,10 +137,14 @@ TABLE: Mapping[str, Rule] = {
     "pilot.heartbeat.v1": Rule(_PILOTS, _PILOT),
     "pilot.goodbye.v1": Rule(_PILOTS, _PILOT),
     "control.done.v1": Rule(_PILOTS, _PILOT),
+    "pilot.renew.v1": Rule(_PILOTS, _PILOT),
     # operators
     "dead.query.v1": Rule((Door.ADMIN,), _OPERATE),
     "dead.replay.v1": Rule((Door.ADMIN,), _OPERATE, full_proxy=True),
     "dead.discard.v1": Rule((Door.ADMIN,), _OPERATE, full_proxy=True),
+    "enrolment.query.v1": Rule((Door.ADMIN,), _OPERATE),
+    "enrolment.create.v1": Rule((Door.ADMIN,), _OPERATE, full_proxy=True),
+    "enrolment.revoke.v1": Rule((Door.ADMIN,), _OPERATE, full_proxy=True),
     "registry.query.v1": Rule((Door.ADMIN,), _OPERATE),
     "registry.history.v1": Rule((Door.ADMIN,), _OPERATE),
     "registry.change.v1": Rule((Door.ADMIN,), _OPERATE, full_proxy=True),
@@ -165,6 +170,8 @@ TABLE: Mapping[str, Rule] = {
     "lease.renewed.v1": _answer("job-state", _ON_BEHALF),
     "job.control.v1": _answer("job-manager", "job-state", _ON_BEHALF),
     "dead.listing.v1": _answer("dead-letters", _ON_BEHALF),
+    "enrolment.listing.v1": _answer("pilot-authority", _ON_BEHALF),
+    "pilot.enrolled.v1": _answer("pilot-authority", _ON_BEHALF),
     "registry.listing.v1": _answer("registry", _ON_BEHALF),
     "registry.past.v1": _answer("registry", _ON_BEHALF),
     "registry.applied.v1": _answer("registry", _ON_BEHALF),
@@ -176,9 +183,10 @@ TABLE: Mapping[str, Rule] = {
     "jobs.received.v1": _event("job-manager", "job-state", "optimizer", _ON_BEHALF),
     "proxy.wanted.v1": _event("matcher", _ON_BEHALF),
     "pilot.changed.v1": _event("gatekeeper", "job-state", "matcher", _ON_BEHALF),
+    "pilot.enrolling.v1": _event("gatekeeper"),
     "registry.changed.v1": _event("registry", _ON_BEHALF),
     "registry.stale.v1": _event("registry", _ON_BEHALF),
-    "identity.blocked.v1": _event("registry", _ON_BEHALF),
+    "identity.blocked.v1": _event("registry", "pilot-authority", _ON_BEHALF),
     "message.refused.v1": _event(*_EVERY_SERVICE),
     "audit.sealed.v1": _event("auditor", _ON_BEHALF),
     # between services
@@ -197,6 +205,7 @@ class Principal:
         service: logical service name; empty for users and pilots.
         limited: signed with a limited proxy.
         rules: operators' rules that concern this identity in this group; services have none.
+        site: the site to which a pilot was enrolled; empty for all others.
     """
 
     identity: str
@@ -205,6 +214,7 @@ class Principal:
     service: str = ""
     limited: bool = False
     rules: tuple[AccessRule, ...] = ()
+    site: str = ""
 
 
 def why_not(principal: Principal, name: str) -> str | None:

@@ -179,6 +179,20 @@ QUEUES: tuple[Queue, ...] = (
         max_length=10_000,
     ),
     Queue(
+        "enrolments",
+        "pilot-authority",
+        _from(Door.ADMIN, "enrolment.query.v1", "enrolment.create.v1", "enrolment.revoke.v1"),
+        "operators' commands on enrolments of pilots",
+        max_length=10_000,
+    ),
+    Queue(
+        "pilot-identities",
+        "pilot-authority",
+        _from(Door.PILOTS, "pilot.renew.v1") + _from(Door.EVENTS, "pilot.enrolling.v1"),
+        "pilots that wait for a certificate",
+        max_length=100_000,
+    ),
+    Queue(
         "optimizations",
         "optimizer",
         _from(Door.EVENTS, "jobs.received.v1"),

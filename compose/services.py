@@ -15,7 +15,7 @@ import structlog
 
 from broker.authorization import SERVICES, Door
 from broker.connection import Connection
-from broker.identity import TrustStore, VomsDir, load_credential
+from broker.identity import Authority, TrustStore, VomsDir, load_credential
 from broker.signing import Signer, facts_of
 from broker.subscriber import Gate
 from broker.topology import FOLLOWERS_ARGUMENTS, FOLLOWERS_PREFIX, Queue, QueueType, queues_of
@@ -32,6 +32,7 @@ from consumers.job_monitor import JobMonitor
 from consumers.job_state import JobState
 from consumers.matcher import Matcher
 from consumers.optimizer import Optimizer
+from consumers.pilot_authority import PilotAuthority
 from consumers.proxy_manager import ProxyManager
 from consumers.registry import RegistryKeeper
 from consumers.relay import Relay
@@ -77,6 +78,9 @@ MAKERS: dict[str, Maker] = {
     ),
     "matcher": lambda settings, directory, _connection: Matcher(settings.leases, directory, _holder()),
     "optimizer": lambda _settings, directory, _connection: Optimizer(directory=directory),
+    "pilot-authority": lambda settings, directory, _connection: PilotAuthority(
+        directory, Authority.load(settings.pilot_authority) if settings.pilot_authority else None, settings.deployment
+    ),
     "proxy-manager": lambda settings, directory, _connection: ProxyManager(
         directory=directory, vault=Vault(load_keys(settings.master_keys))
     ),

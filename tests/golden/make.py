@@ -80,10 +80,12 @@ def _value(kind: mi.Type, name: str) -> Any:  # noqa: C901 - one flat list of ca
             return int(max(low, min(7, high)))
         case mi.FloatType():
             return 60.5 if kind.le is not None else 1_800_000_000.5
+        case mi.StrType(pattern=pattern) if pattern and "{20}" in pattern:
+            return "abcdefghijklmnopqrst"
         case mi.StrType():
             return hashlib.sha256(name.encode()).hexdigest() if kind.pattern else name[: kind.max_length]
         case mi.BytesType():
-            return b"\x00golden\xff"
+            return (b"\x00golden\xff" * 16)[: max(8, kind.min_length or 0)]
         case mi.RawType():
             return msgspec.Raw(b'{"Executable":"run.sh"}')
         case mi.VarTupleType():
