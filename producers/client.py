@@ -60,6 +60,7 @@ if TYPE_CHECKING:
     from broker.identity import Credential
     from broker.session import Incoming, Session
 
+    from .administration import Administration
     from .settings import UserSettings
     from .submission import Prepared
     from .watching import Event, Since
@@ -395,6 +396,13 @@ class Client:
                 yield from read_events(session, start, stop)
         finally:
             session.close()
+
+    @property
+    def registry(self) -> Administration:
+        """Users, groups, sites and the like: what is known, and how operators change it."""
+        from .administration import Administration
+
+        return Administration(self._ask)
 
     def dead_letters(
         self, ids: Iterable[int] = (), *, before: int = 0, limit: int = 100, body: bool = False, closed: bool = False

@@ -1,0 +1,380 @@
+"""``pilotage admin user|group|service``."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from .context import Output, OutputOption, client_of, make_app
+from .entries import (
+    ContainsOption,
+    DryRunOption,
+    ForceOption,
+    NameArgument,
+    ReasonOption,
+    UserArgument,
+    change,
+    changes_of,
+    list_entries,
+    show_entry,
+)
+
+if TYPE_CHECKING:
+    from schemas.entries import AnyEntry
+
+users = make_app("user", "Who may do what.")
+groups = make_app("group", "Groups with their rights and shares.")
+services = make_app("service", "Services, and what they may send.")
+
+DnArgument = Annotated[str, typer.Argument(metavar="DN", help="Like /DC=org/CN=Jane Doe.")]
+GroupsArgument = Annotated[list[str], typer.Argument(metavar="GROUPS", help="Names of groups.")]
+GroupOption = Annotated[list[str], typer.Option("--group", "-g", help="Of this group; the first one is the default.")]
+PropertyOption = Annotated[list[str], typer.Option("--property", "-p", help="What members may do; repeatable.")]
+ShareOption = Annotated[float | None, typer.Option(min=0, help="Of the computing, against other groups.")]
+BackgroundOption = Annotated[
+    bool | None, typer.Option("--background/--no-background", help="Gets only what others leave.")
+]
+FqanOption = Annotated[str | None, typer.Option(help="What VOMS calls it.")]
+SendsOption = Annotated[list[str], typer.Option("--sends", help="A message type; by default all that its name allows.")]
+
+
+# -- users ------------------------------------------------------------------------------------------------------
+
+
+@users.command("list")
+def list_users(
+    ctx: typer.Context,
+    group: Annotated[str, typer.Option("--group", "-g", help="Only members of this group.")] = "",
+    contains: ContainsOption = "",
+    output: OutputOption = Output.TABLE,
+) -> None:
+    """List users and pilots."""
+    from schemas.messages.registrar import EntryKind
+
+    fields = (("NAME", "nickname"), ("DN", "dn"), ("GROUPS", "groups"), ("SUSPENDED", "suspended"), ("FROM", "sources"))
+    list_entries(ctx, EntryKind.USER, fields, output, contains=contains, group=group)
+
+
+@users.command("show")
+def show_user(ctx: typer.Context, user: UserArgument, output: OutputOption = Output.TABLE) -> None:
+    """Show a user and his last changes."""
+    from schemas.messages.registrar import EntryKind
+
+    show_entry(ctx, EntryKind.USER, user, output)
+
+
+@users.command("add")
+def add_user(
+    ctx: typer.Context,
+    dn: DnArgument,
+    reason: ReasonOption,
+    nickname: Annotated[str, typer.Option(help="A short name.")] = "",
+    mail: Annotated[str, typer.Option(help="Where he is reached.")] = "",
+    group: GroupOption = [],  # noqa: B006 - typer copies it
+    dry_run: DryRunOption = False,
+    output: OutputOption = Output.TABLE,
+) -> None:
+    """Make a user known, and a member of groups."""
+    from schemas.entries import MemberEntry, UserEntry
+    from schemas.identity import canonical_dn
+    from schemas.messages.registrar import Operation
+
+    name = canonical_dn(dn)
+    entries: list[AnyEntry] = [UserEntry(dn=name, nickname=nickname, mail=mail)]
+    entries += [MemberEntry(dn=name, group=one) for one in group]
+    change(ctx, changes_of(Operation.ADD, entries), reason=reason, dry_run=dry_run, output=output)
+
+
+@users.command("set")
+def set_user(
+    ctx: typer.Context,
+    user: UserArgument,
+    reason: ReasonOption,
+    nickname: Annotated[str | None, typer.Option(help="A short name.")] = None,
+    mail: Annotated[str | None, typer.Option(help="Where he is reached.")] = None,
+    dry_run: DryRunOption = False,
+    output: OutputOption = Output.TABLE,
+) -> None:
+    """Change what is known of a user."""
+    from schemas.entries import UserEntry
+    from schemas.messages.registrar import Operation
+
+    with client_of(ctx) as client:
+        entry = UserEntry(dn=client.registry.dn_of(user), nickname=nickname, mail=mail)
+        changes = changes_of(Operation.SET, [entry])
+        change(ctx, changes, reason=reason, dry_run=dry_run, output=output, client=client)
+
+
+@users.command("suspend")
+def suspend_user(
+    ctx: typer.Context,
+    users_: Annotated[list[str], typer.Argument(metavar="USERS", help="DNs or nicknames.")],
+    reason: ReasonOption,
+    dry_run: DryRunOption = False,
+    force: ForceOption = False,
+    output: OutputOption = Output.TABLE,
+) -> None:
+    """Take all rights of users, for now: their connections end, their running jobs as the policy says."""
+    _suspend(ctx, users_, True, reason, dry_run, force, output)
+
+
+@users.command("allow")
+def allow_user(
+    ctx: typer.Context,
+    users_: Annotated[list[str], typer.Argument(metavar="USERS", help="DNs or nicknames.")],
+    reason: ReasonOption,
+    dry_run: DryRunOption = False,
+    output: OutputOption = Output.TABLE,
+) -> None:
+    """Give users whom operators suspended their rights back."""
+    _suspend(ctx, users_, False, reason, dry_run, False, output)
+
+
+def _suspend(
+    ctx: typer.Context, who: list[str], suspended: bool, reason: str, dry_run: bool, force: bool, output: Output
+) -> None:
+    from schemas.entries import UserEntry
+    from schemas.messages.registrar import Operation
+
+    with client_of(ctx) as client:
+        entries = [UserEntry(dn=client.registry.dn_of(name), suspended=suspended) for name in who]
+        changes = changes_of(Operation.SET, entries)
+        change(ctx, changes, reason=reason, dry_run=dry_run, force=force, output=output, client=client)
+
+
+@users.command("remove")
+def remove_user(
+    ctx: typer.Context,
+    users_: Annotated[list[str], typer.Argument(metavar="USERS", help="DNs or nicknames.")],
+    reason: ReasonOption,
+    dry_run: DryRunOption = False,
+    force: ForceOption = False,
+    output: OutputOption = Output.TABLE,
+) -> None:
+    """Forget users whom operators added; others are the seed's or the VO's: suspend them."""
+    from schemas.entries import UserEntry
+    from schemas.messages.registrar import Operation
+
+    with client_of(ctx) as client:
+        entries = [UserEntry(dn=client.registry.dn_of(name)) for name in users_]
+        changes = changes_of(Operation.REMOVE, entries)
+        change(ctx, changes, reason=reason, dry_run=dry_run, force=force, output=output, client=client)
+
+
+@users.command("join")
+def join_groups(
+    ctx: typer.Context,
+    user: UserArgument,
+    groups_: GroupsArgument,
+    reason: ReasonOption,
+    dry_run: DryRunOption = False,
+    output: OutputOption = Output.TABLE,
+) -> None:
+    """Make a user a member of groups."""
+    from schemas.entries import MemberEntry
+    from schemas.messages.registrar import Operation
+
+    with client_of(ctx) as client:
+        dn = client.registry.dn_of(user)
+        changes = changes_of(Operation.ADD, [MemberEntry(dn=dn, group=name) for name in groups_])
+        change(ctx, changes, reason=reason, dry_run=dry_run, output=output, client=client)
+
+
+@users.command("leave")
+def leave_groups(
+    ctx: typer.Context,
+    user: UserArgument,
+    groups_: GroupsArgument,
+    reason: ReasonOption,
+    dry_run: DryRunOption = False,
+    force: ForceOption = False,
+    output: OutputOption = Output.TABLE,
+) -> None:
+    """Take a user out of groups, whatever other sources say."""
+    from schemas.entries import MemberEntry
+    from schemas.messages.registrar import Operation
+
+    with client_of(ctx) as client:
+        dn = client.registry.dn_of(user)
+        changes = changes_of(Operation.REMOVE, [MemberEntry(dn=dn, group=name) for name in groups_])
+        change(ctx, changes, reason=reason, dry_run=dry_run, force=force, output=output, client=client)
+
+
+@users.command("reset")
+def reset_user(
+    ctx: typer.Context,
+    user: UserArgument,
+    reason: ReasonOption,
+    dry_run: DryRunOption = False,
+    output: OutputOption = Output.TABLE,
+) -> None:
+    """Forget what operators set of a user, suspensions included: the other sources' word counts again."""
+    from schemas.entries import UserEntry
+    from schemas.messages.registrar import Operation
+
+    with client_of(ctx) as client:
+        changes = changes_of(Operation.RESET, [UserEntry(dn=client.registry.dn_of(user))])
+        change(ctx, changes, reason=reason, dry_run=dry_run, output=output, client=client)
+
+
+# -- groups -----------------------------------------------------------------------------------------------------
+
+
+@groups.command("list")
+def list_groups(ctx: typer.Context, contains: ContainsOption = "", output: OutputOption = Output.TABLE) -> None:
+    """List groups."""
+    from schemas.messages.registrar import EntryKind
+
+    fields = (
+        ("GROUP", "name"),
+        ("FQAN", "fqan"),
+        ("SHARE", "share"),
+        ("PROPERTIES", "properties"),
+        ("FROM", "sources"),
+    )
+    list_entries(ctx, EntryKind.GROUP, fields, output, contains=contains)
+
+
+@groups.command("show")
+def show_group(ctx: typer.Context, group: NameArgument, output: OutputOption = Output.TABLE) -> None:
+    """Show a group and its last changes; its members are told by `user list --group`."""
+    from schemas.messages.registrar import EntryKind
+
+    show_entry(ctx, EntryKind.GROUP, group, output)
+
+
+@groups.command("add")
+def add_group(
+    ctx: typer.Context,
+    group: NameArgument,
+    reason: ReasonOption,
+    fqan: FqanOption = None,
+    prop: PropertyOption = [],  # noqa: B006 - typer copies it
+    share: ShareOption = None,
+    background: BackgroundOption = None,
+    dry_run: DryRunOption = False,
+    output: OutputOption = Output.TABLE,
+) -> None:
+    """Make a group known."""
+    from schemas.entries import GroupEntry
+    from schemas.messages.registrar import Operation
+
+    entry = GroupEntry(name=group, fqan=fqan, properties=tuple(prop), share=share, background=background)
+    change(ctx, changes_of(Operation.ADD, [entry]), reason=reason, dry_run=dry_run, output=output)
+
+
+@groups.command("set")
+def set_group(
+    ctx: typer.Context,
+    group: NameArgument,
+    reason: ReasonOption,
+    fqan: FqanOption = None,
+    prop: PropertyOption = [],  # noqa: B006 - typer copies it
+    share: ShareOption = None,
+    background: BackgroundOption = None,
+    dry_run: DryRunOption = False,
+    force: ForceOption = False,
+    output: OutputOption = Output.TABLE,
+) -> None:
+    """Change a group; properties that are given replace all it had."""
+    from schemas.entries import GroupEntry
+    from schemas.messages.registrar import Operation
+
+    properties = tuple(prop) or None
+    entry = GroupEntry(name=group, fqan=fqan, properties=properties, share=share, background=background)
+    change(ctx, changes_of(Operation.SET, [entry]), reason=reason, dry_run=dry_run, force=force, output=output)
+
+
+@groups.command("remove")
+def remove_group(
+    ctx: typer.Context,
+    group: NameArgument,
+    reason: ReasonOption,
+    dry_run: DryRunOption = False,
+    force: ForceOption = False,
+    output: OutputOption = Output.TABLE,
+) -> None:
+    """Forget a group that operators added; its members lose it."""
+    from schemas.entries import GroupEntry
+    from schemas.messages.registrar import Operation
+
+    changes = changes_of(Operation.REMOVE, [GroupEntry(name=group)])
+    change(ctx, changes, reason=reason, dry_run=dry_run, force=force, output=output)
+
+
+@groups.command("reset")
+def reset_group(
+    ctx: typer.Context,
+    group: NameArgument,
+    reason: ReasonOption,
+    dry_run: DryRunOption = False,
+    output: OutputOption = Output.TABLE,
+) -> None:
+    """Forget what operators set of a group: the seed's word counts again."""
+    from schemas.entries import GroupEntry
+    from schemas.messages.registrar import Operation
+
+    changes = changes_of(Operation.RESET, [GroupEntry(name=group)])
+    change(ctx, changes, reason=reason, dry_run=dry_run, output=output)
+
+
+# -- services ---------------------------------------------------------------------------------------------------
+
+
+@services.command("list")
+def list_services(ctx: typer.Context, contains: ContainsOption = "", output: OutputOption = Output.TABLE) -> None:
+    """List services."""
+    from schemas.messages.registrar import EntryKind
+
+    fields = (("SERVICE", "name"), ("DN", "dn"), ("FROM", "sources"))
+    list_entries(ctx, EntryKind.SERVICE, fields, output, contains=contains)
+
+
+@services.command("show")
+def show_service(
+    ctx: typer.Context,
+    service: Annotated[str, typer.Argument(metavar="SERVICE", help="DN or name.")],
+    output: OutputOption = Output.TABLE,
+) -> None:
+    """Show a service, what it may send, and its last changes."""
+    from schemas.messages.registrar import EntryKind
+
+    show_entry(ctx, EntryKind.SERVICE, service, output)
+
+
+@services.command("add")
+def add_service(
+    ctx: typer.Context,
+    service: NameArgument,
+    dn: DnArgument,
+    reason: ReasonOption,
+    message: SendsOption = [],  # noqa: B006 - typer copies it
+    dry_run: DryRunOption = False,
+    output: OutputOption = Output.TABLE,
+) -> None:
+    """Let a DN be a service: a second certificate of the same one, say."""
+    from broker.authorization import sends
+    from schemas.entries import ServiceEntry
+    from schemas.identity import canonical_dn
+    from schemas.messages.registrar import Operation
+
+    entry = ServiceEntry(dn=canonical_dn(dn), name=service, sends=tuple(message) or sends(service))
+    change(ctx, changes_of(Operation.ADD, [entry]), reason=reason, dry_run=dry_run, output=output)
+
+
+@services.command("remove")
+def remove_service(
+    ctx: typer.Context,
+    dn: DnArgument,
+    reason: ReasonOption,
+    dry_run: DryRunOption = False,
+    output: OutputOption = Output.TABLE,
+) -> None:
+    """Forget a service that operators added."""
+    from schemas.entries import ServiceEntry
+    from schemas.identity import canonical_dn
+    from schemas.messages.registrar import Operation
+
+    changes = changes_of(Operation.REMOVE, [ServiceEntry(dn=canonical_dn(dn))])
+    change(ctx, changes, reason=reason, dry_run=dry_run, output=output)
