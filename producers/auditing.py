@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Callable, Iterator, Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 import msgspec
 
@@ -26,6 +26,7 @@ from schemas.messages.audit import (
     WalkAudit,
 )
 from schemas.messages.event import EVENTS
+from schemas.registry import Message
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -33,52 +34,102 @@ if TYPE_CHECKING:
     from broker.identity import TrustStore
     from broker.signing import KnownChain
 
+    from .watching import Event
+
 AUDITOR = "auditor"
 
-Ask = Callable[[QueryAudit], AuditPage]
-Walk = Callable[[WalkAudit], AuditLinks]
+
+def _untold(_done: int, _of: int) -> None:
+    """Nobody looks."""
+
+
+M = TypeVar("M", bound=Message)
 Told = Callable[[int, int], None]
 """Told of progress: how many of how many."""
 
+STREAM_SPANS = ("5m", "65m")
+"""How far back heads are looked for in the stream: on a busy day a new one comes every few seconds, and on a quiet one
+the auditor tells the newest again every hour."""
 
-def entries(ask: Ask, query: QueryAudit, limit: int, told: Told = lambda _done, _all: None) -> Iterator[AuditEntry]:
-    """Entries, newest first, at most so many.
+
+class Asks(Protocol):
+    """Sends a question and returns its answer."""
+
+    def __call__(self, message: Message, answer: type[M], /) -> M:
+        """The answer, which must be of that type."""
+        ...
+
+
+class Audit:
+    """The audit of a deployment. Reached as :attr:`producers.Client.audit`.
 
     Args:
-        ask: asks the auditor.
-        query: what for; its ``limit`` does not count.
-        limit: at most so many.
-        told: of how many numbers were looked through.
+        ask: sends a question and returns its answer.
+        reader: makes what checks seals.
+        watch: every event since a time.
     """
-    left, top = limit, 0
-    while left > 0:
-        page = ask(msgspec.structs.replace(query, limit=min(PAGE_ENTRIES, left)))
-        yield from page.entries
-        left -= len(page.entries)
-        if not page.next:
-            return
-        if query.before and page.next >= query.before:
-            raise InvalidInputError("the auditor's pages do not go on")
-        top = top or page.next
-        told(top - page.next, top)
-        query = msgspec.structs.replace(query, before=page.next)
+
+    def __init__(self, ask: Asks, reader: Callable[[], SealReader], watch: Callable[[str], Iterator[Event]]) -> None:
+        self._ask = ask
+        self._reader = reader
+        self._watch = watch
+
+    def entries(self, query: QueryAudit, limit: int = 100, told: Told = _untold) -> Iterator[AuditEntry]:
+        """Entries, newest first.
+
+        Args:
+            query: what for; its ``limit`` does not count.
+            limit: at most so many.
+            told: of how many numbers were looked through.
+        """
+        left, top = limit, 0
+        while left > 0:
+            page = self._ask(msgspec.structs.replace(query, limit=min(PAGE_ENTRIES, left)), AuditPage)
+            yield from page.entries
+            left -= len(page.entries)
+            if not page.next:
+                return
+            if query.before and page.next >= query.before:
+                raise InvalidInputError("the auditor's pages do not go on")
+            top = top or page.next
+            told(top - page.next, top)
+            query = msgspec.structs.replace(query, before=page.next)
+
+    def verify(self, *, start: int = 1, heads: Mapping[str, int] | None = None, told: Told = _untold) -> ChainCheck:
+        """Walk along the whole chain and check it here; what is wrong stands in ``problems``.
+
+        Args:
+            start: first place.
+            heads: hashes noted elsewhere, with their places (0: unknown).
+            told: of the places that were looked at.
+        """
+        return check(lambda asked: self._ask(asked, AuditLinks), self._reader(), start=start, heads=heads, told=told)
+
+    def told_heads(self) -> dict[str, int]:
+        """The heads that the monitoring stream tells of: witnesses outside of the database."""
+        for span in STREAM_SPANS:
+            told = (event.message for event in self._watch(span))
+            found = {one.head: one.last for one in told if isinstance(one, AuditSealed)}
+            if found:
+                return found
+        return {}
 
 
 def check(
-    walk: Walk,
+    walk: Callable[[WalkAudit], AuditLinks],
     open_seal: SealReader,
     *,
     start: int = 1,
     heads: Mapping[str, int] | None = None,
-    told: Told = lambda _done, _all: None,
+    told: Told = _untold,
 ) -> ChainCheck:
-    """Walk along the whole chain and check it.
+    """Walk along a chain and check it.
 
     Args:
-        walk: asks the auditor for a part.
+        walk: asks for a part.
         open_seal: checks seals.
         start: first place.
-        heads: hashes noted elsewhere, by place (0: unknown).
+        heads: hashes noted elsewhere, with their places (0: unknown).
         told: of the places that were looked at.
     """
     state = ChainCheck(open_seal, start=start, heads=dict(heads or {}))

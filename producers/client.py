@@ -49,7 +49,7 @@ from schemas.messages.user import (
 )
 from schemas.registry import Message, encode, type_of
 
-from .connect import load_proxy, open_session
+from .connect import load_proxy, open_session, trust_of
 from .delegation import delegate, ensure_delegated
 from .errors import NotConfiguredError, NotFoundError, ServiceRefusedError, TimedOutError, explained
 from .following import Follower, cover
@@ -61,6 +61,7 @@ if TYPE_CHECKING:
     from broker.session import Incoming, Session
 
     from .administration import Administration
+    from .auditing import Audit, SealReader
     from .settings import UserSettings
     from .submission import Prepared
     from .watching import Event, Since
@@ -404,6 +405,19 @@ class Client:
 
         return Administration(self._ask)
 
+    @property
+    def audit(self) -> Audit:
+        """What was decided about security, and the check that nobody changed it since."""
+        from .auditing import Audit
+
+        return Audit(self._ask, self._seal_reader, lambda since: self.watch(since, stop=lambda: True))
+
+    @property
+    def registry(self) -> Administration:
+        """Users, groups, sites and the like: what is known, and how operators change it."""
+
+        return Administration(self._ask)
+
     def dead_letters(
         self, ids: Iterable[int] = (), *, before: int = 0, limit: int = 100, body: bool = False, closed: bool = False
     ) -> DeadListing:
@@ -436,6 +450,17 @@ class Client:
                 raise NotConfiguredError
             self._session = open_session(self._settings, self._credential(), self._timeout)
         return self._session
+
+    def _seal_reader(self) -> SealReader:
+        from broker.identity import TrustStore
+
+        from .auditing import AUDITOR, SealReader
+
+        welcome = self._wire().welcome
+        named = [info.dn for info in welcome.services if info.name == AUDITOR] if welcome is not None else []
+        if not named:
+            raise NotFoundError("this deployment has no auditor")
+        return SealReader(TrustStore.load(trust_of(self._settings)), named[0])
 
     def _ask(self, message: Message, answer: type[M]) -> M:
         checked_message(message)

@@ -9,6 +9,7 @@ from .errors import BadProxyError, NoProxyError, NotConfiguredError, ProxyExpire
 
 if TYPE_CHECKING:
     import datetime as dt
+    from pathlib import Path
 
     from broker.identity import Credential
     from broker.session import Session
@@ -52,6 +53,12 @@ def end_of(credential: Credential) -> dt.datetime:
     return min(parse_certificate(der).x509.not_valid_after_utc for der in credential.ders)
 
 
+def trust_of(settings: UserSettings) -> Path:
+    """The trust directory for a deployment's services."""
+    # A deployment that names its own authorities goes before X509_CERT_DIR: the variable is about the grid at large.
+    return settings.ca_dir or ca_directory(settings)
+
+
 def open_session(settings: UserSettings, credential: Credential, timeout: float) -> Session:
     """Log in, within ``timeout`` and :data:`LOGIN_SECONDS`.
 
@@ -68,8 +75,7 @@ def open_session(settings: UserSettings, credential: Credential, timeout: float)
     from broker.transport import Endpoint
 
     endpoint = Endpoint(broker.host, broker.port, broker.ca_file, broker.server_name or None, broker.virtual_host)
-    # A deployment that names its own authorities goes before X509_CERT_DIR: the variable is about the grid at large.
-    trust = settings.ca_dir or ca_directory(settings)
+    trust = trust_of(settings)
     vomsdir = settings.vomsdir if settings.ca_dir else voms_directory(settings)
     where = SessionSettings(endpoint, broker.name, trust, broker.gatekeeper, vomsdir)
     with explained():

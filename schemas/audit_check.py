@@ -91,6 +91,7 @@ class ChainCheck:
         checked: entries whose hash was computed.
         seals: seals whose signature was good.
         last: the place up to which nothing is wrong, with ``head`` as its hash.
+        waiting: entries that have no place yet.
     """
 
     open_seal: Callable[[AuditSeal], AuditSealed]
@@ -99,6 +100,7 @@ class ChainCheck:
     problems: list[Problem] = field(default_factory=list)
     checked: int = 0
     seals: int = 0
+    waiting: int = 0
     last: int = 0
     head: str = GENESIS
     _before: str | None = GENESIS
@@ -152,6 +154,7 @@ class ChainCheck:
                 else:
                     text = f"a head noted elsewhere{where} is not in the chain, which ends at place {links.until}"
                     self._tell(Kind.CUT_OFF, links.until + 1, text)
+        self.waiting = links.unsealed
         waited = links.time - links.oldest_unsealed
         if links.unsealed and waited > UNSEALED_SECONDS:
             text = f"{links.unsealed} entries wait to be sealed, the oldest for {waited:.0f} s"
