@@ -415,6 +415,7 @@ class Client:
     @property
     def registry(self) -> Administration:
         """Users, groups, sites and the like: what is known, and how operators change it."""
+        from .administration import Administration
 
         return Administration(self._ask)
 
