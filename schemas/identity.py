@@ -181,7 +181,8 @@ def client_id_belongs_to(client_id: str, dn: str) -> bool:
 
 
 _FQAN = re.compile(
-    r"(?P<group>(?:/[A-Za-z0-9._-]+)+)(?:/Role=(?P<role>[A-Za-z0-9._-]+))?(?:/Capability=(?P<cap>[A-Za-z0-9._ -]+))?"
+    r"(?P<group>(?:/(?!\.+(?:/|\Z))[A-Za-z0-9._-]+)+)"  # no part of dots alone: nobody shall take it for a path
+    r"(?:/Role=(?P<role>[A-Za-z0-9._-]+))?(?:/Capability=(?P<cap>[A-Za-z0-9._ -]+))?"
 )
 
 

@@ -121,6 +121,9 @@ def test_fqan(text: str, canonical: str) -> None:
         "/é",
         "/lhcb/Capability=a/Role=b",
         "/Role=user",
+        "/lhcb/../atlas",
+        "/..",
+        "/lhcb/.",
         "/" + "x" * 600,
     ],
 )
