@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from broker.grid.voms_client import VomsEntry, request_ac
 from broker.identity import (
     Credential,
     TrustStore,
@@ -92,13 +93,11 @@ def test_an_ac_deep_in_the_chain_counts_however_it_was_passed_on(
     assert theirs.valid
 
 
-def test_the_leafs_attributes_come_first(
-    grid_ca: GridCa, member: GridUser, with_ac: Credential, tmp_path: Path
-) -> None:
-    save_credential(with_ac, member.proxy)
-    again = ["--rfc", "--noregen", "--dont-verify-ac", "--valid", "1:00", "--voms", "vo.example.org"]
-    run_tool("voms-proxy-init", *again, environment=member.environment())
-    assert [ac.vo for ac in judge(grid_ca, member.proxy) if ac.valid] == ["vo.example.org", "testvo"]
+def test_the_leafs_attributes_come_first(grid_ca: GridCa, other_voms_server: VomsServer, with_ac: Credential) -> None:
+    where = VomsEntry("other", "localhost", other_voms_server.port, other_voms_server.dn, other_voms_server.vo)
+    answer = request_ac(where, with_ac, grid_ca.trust_dir, lifetime=HOUR)
+    child = create_proxy(with_ac.ders, with_ac.key, lifetime=HOUR, limited=False, now=now(), acs=[answer.der])
+    assert [ac.vo for ac in judge(grid_ca, child) if ac.valid] == ["vo.example.org", "testvo"]
 
 
 def test_validity_is_the_acs_own(grid_ca: GridCa, member: GridUser) -> None:
