@@ -55,6 +55,9 @@ class _Reader:
             master_keys=self._files("services", "master_keys"),
             gatekeeper_host=self._loopback("gatekeeper", "host"),
             gatekeeper_port=self._number("gatekeeper", "port"),
+            gatekeeper_certificate=self._file("gatekeeper", "cert_file"),
+            gatekeeper_key=self._file("gatekeeper", "key_file"),
+            management_port=self._number("gatekeeper", "management_port"),
             pilot_authority=self._optional_file("pilots", "authority"),
             leases=self._leases(),
         )

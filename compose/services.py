@@ -26,12 +26,13 @@ from consumers.dead_letters import DeadLetters
 from consumers.directory import Directory
 from consumers.engine import Engine
 from consumers.gatekeeper import Gatekeeper
-from consumers.gatekeeper_http import GatekeeperServer
+from consumers.gatekeeper_http import GatekeeperServer, ServerIdentity
 from consumers.job_manager import JobManager
 from consumers.job_monitor import JobMonitor
 from consumers.job_state import JobState
 from consumers.matcher import Matcher
 from consumers.optimizer import Optimizer
+from consumers.passes import ClosingPasses
 from consumers.pilot_authority import PilotAuthority
 from consumers.proxy_manager import ProxyManager
 from consumers.registry import RegistryKeeper
@@ -108,6 +109,7 @@ class ServiceGroup:
         self._engines: list[Engine] = []
         self._connections: list[Connection] = []
         self._http: GatekeeperServer | None = None
+        self._passes = ClosingPasses()
         self._store: Store | None = None
         self.failed = False
 
@@ -211,8 +213,13 @@ class ServiceGroup:
             signer=signer,
             broker=self._settings.deployment,
         )
+        settings = self._settings
         self._http = GatekeeperServer(
-            gatekeeper, host=self._settings.gatekeeper_host, port=self._settings.gatekeeper_port
+            gatekeeper,
+            ServerIdentity(settings.gatekeeper_certificate, settings.gatekeeper_key),
+            passes=self._passes,
+            host=settings.gatekeeper_host,
+            port=settings.gatekeeper_port,
         )
         self._http.start()
 

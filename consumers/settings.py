@@ -53,6 +53,12 @@ class ServerSettings:
         pilot_authority: key and certificate of the authority that certifies enrolled pilots, if there is one.
         gatekeeper_host: loopback address where RabbitMQ asks.
         gatekeeper_port: and the port.
+        gatekeeper_certificate: by which RabbitMQ knows the gatekeeper.
+        gatekeeper_key: and its key.
+        management_port: RabbitMQ's management interface on the same address, by HTTPS.
+        vomses: file or folder that names the VOMS servers, if proxies are to get attributes.
+        myproxy: where stored proxies are renewed, if anywhere.
+        origin: the file that this was read from.
     """
 
     deployment: str
@@ -63,6 +69,9 @@ class ServerSettings:
     credentials: Path
     master_keys: tuple[Path, ...]
     gatekeeper_port: int
+    gatekeeper_certificate: Path
+    gatekeeper_key: Path
+    management_port: int
     gatekeeper_host: str = "127.0.0.1"
     voms_dir: Path | None = None
     store_password_file: Path | None = None

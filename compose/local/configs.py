@@ -44,11 +44,13 @@ class Addresses:
         broker: TLS port of RabbitMQ.
         gatekeeper: port of the gatekeeper.
         store: SQLAlchemy URL.
+        management: HTTPS port of RabbitMQ's management interface.
     """
 
     broker: int
     gatekeeper: int
     store: str
+    management: int
 
 
 def write_registry(layout: Layout) -> None:
@@ -76,7 +78,13 @@ def write_server_config(layout: Layout, addresses: Addresses) -> None:
         "registry": {"file": str(layout.registry)},
         "services": {"credentials": str(layout.services), "master_keys": [str(layout.master_key)]},
         "pilots": {"authority": str(layout.pilot_authority)},
-        "gatekeeper": {"host": LOOPBACK, "port": addresses.gatekeeper},
+        "gatekeeper": {
+            "host": LOOPBACK,
+            "port": addresses.gatekeeper,
+            "cert_file": str(layout.tls / "gatekeeper.pem"),
+            "key_file": str(layout.tls / "gatekeeper.key"),
+            "management_port": addresses.management,
+        },
     }
     write_private(layout.server_config, toml_text(tables, _HEADER))
 

@@ -117,9 +117,10 @@ def _load(path: Path) -> Authority:
 
 
 def _ensure_tls(layout: Layout, authority: Authority, now: dt.datetime) -> None:
-    certificate, key = layout.tls / "server.pem", layout.tls / "server.key"
-    if _due(certificate, now) or not key.exists():
-        _write_pair(authority.issue(HOST, "server", SERVER_NAMES, now=now), certificate, key)
+    for name in ("server", "gatekeeper"):  # of the broker, and of the gatekeeper towards the broker
+        certificate, key = layout.tls / f"{name}.pem", layout.tls / f"{name}.key"
+        if _due(certificate, now) or not key.exists():
+            _write_pair(authority.issue(HOST, "server", SERVER_NAMES, now=now), certificate, key)
 
 
 def _ensure_user(layout: Layout, authority: Authority, now: dt.datetime) -> None:

@@ -40,7 +40,7 @@ class Layout:
 
     @property
     def tls(self) -> Path:
-        """TLS files of the broker: ``ca.pem``, ``server.pem``, ``server.key``."""
+        """TLS files: ``ca.pem``; ``server.pem`` and ``.key`` of the broker; ``gatekeeper.pem`` and ``.key``."""
         return self.root / "tls"
 
     @property

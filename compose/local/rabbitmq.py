@@ -27,7 +27,7 @@ from schemas.errors import ConfigurationError
 from .installed import Programs, find_rabbitmq
 from .ports import LOOPBACK, kept_ports, listening
 from .processes import ManagedProcess, ProcessFailedError
-from .rabbitmq_config import HTTP_PLUGINS, NodeSettings, TlsFiles, plugin_closure, render_config
+from .rabbitmq_config import GATEKEEPER_PLUGINS, NodeSettings, TlsFiles, plugin_closure, render_advanced, render_config
 
 __all__ = ["RabbitNode", "TlsFiles"]
 
@@ -36,7 +36,7 @@ EPMD_TIMEOUT = 10.0
 CTL_TIMEOUT = 60.0
 STOP_GRACE = 60.0  # a second when idle; long queues are written to disk first
 AMQP_HEADER = b"AMQP\x00\x00\x09\x01"
-PORTS = ("amqps", "distribution", "epmd", "ctl")
+PORTS = ("amqps", "management", "distribution", "epmd", "ctl")
 
 DefinitionsObject = Mapping[str, object]
 Definitions = DefinitionsObject | Callable[[], DefinitionsObject]
@@ -55,6 +55,10 @@ class _Paths:
     @property
     def config(self) -> Path:
         return self.root / "rabbitmq.conf"
+
+    @property
+    def advanced(self) -> Path:
+        return self.root / "advanced.config"
 
     @property
     def definitions(self) -> Path:
@@ -81,7 +85,8 @@ class RabbitNode:
         tls: its certificate must name `localhost` and 127.0.0.1.
         definitions: RabbitMQ's definitions (users, permissions, exchanges, queues, bindings, policies), or a maker
             of them; written and loaded anew at every start.
-        gatekeeper: base URL of the HTTP authorization service asked after the internal users; None for none.
+        gatekeeper: base URL of the HTTPS authorization service asked after the internal users; None for none, and
+            for no management interface either.
         dies_with_parent: killed by the kernel when the thread that started it ends; for tests.
         memory_limit: bytes at which publishers are blocked.
         programs: the installation to use; by default the one found on this machine.
@@ -114,6 +119,11 @@ class RabbitNode:
     def port(self) -> int:
         """The TLS port on 127.0.0.1; known before the first start, the same after a restart."""
         return self._known_ports()["amqps"]
+
+    @property
+    def management(self) -> int:
+        """The HTTPS port of the management interface on 127.0.0.1."""
+        return self._known_ports()["management"]
 
     @property
     def pid(self) -> int | None:
@@ -241,12 +251,18 @@ class RabbitNode:
             cookie.write_text(secrets.token_hex(20), encoding="ascii")
             cookie.chmod(0o400)
         settings = NodeSettings(
-            self.port, self.tls, paths.definitions, gatekeeper=self.gatekeeper, memory_limit=self._memory_limit
+            self.port,
+            self.tls,
+            paths.definitions,
+            gatekeeper=self.gatekeeper,
+            management=self.management,
+            memory_limit=self._memory_limit,
         )
-        paths.config.write_text(render_config(settings, programs.version), encoding="utf-8")
+        paths.advanced.write_text(render_advanced(settings), encoding="utf-8")
+        paths.config.write_text(render_config(settings), encoding="utf-8")
         definitions = self._definitions() if callable(self._definitions) else self._definitions
         _write_private(paths.definitions, json.dumps(definitions))
-        wanted = HTTP_PLUGINS if self.gatekeeper is not None else ()
+        wanted = GATEKEEPER_PLUGINS if self.gatekeeper is not None else ()
         paths.enabled.write_text(f"[{','.join(wanted)}].\n", encoding="ascii")
         self._link_plugins(programs, wanted)
 
@@ -270,7 +286,7 @@ class RabbitNode:
             "RABBITMQ_NODENAME": "pilotage@localhost",
             "RABBITMQ_CONFIG_FILE": str(paths.config),
             "RABBITMQ_CONFIG_FILES": nowhere,
-            "RABBITMQ_ADVANCED_CONFIG_FILE": nowhere,
+            "RABBITMQ_ADVANCED_CONFIG_FILE": str(paths.advanced),
             "RABBITMQ_CONF_ENV_FILE": "/dev/null",
             "RABBITMQ_ENABLED_PLUGINS_FILE": str(paths.enabled),
             "RABBITMQ_PLUGINS_DIR": str(paths.plugins),

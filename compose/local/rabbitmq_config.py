@@ -1,7 +1,7 @@
 """The files of a private RabbitMQ node, as values: configuration text, plugin closure, environment.
 
-Pure but for reading the plugins' own descriptions. The broker refuses to boot on a key that it does not know, so the
-text depends on its version (3.10 to 4.x).
+Pure but for reading the plugins' own descriptions. The broker refuses to boot on a key that it does not know, so only
+keys that all versions from 3.10 to 4.x know are used; what 3.10 has no key for stands in advanced.config.
 """
 
 from __future__ import annotations
@@ -11,10 +11,11 @@ import zipfile
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import urlsplit
 
 FRAME_MAX = 65_536  # bytes before login: a chain of proxies in the SASL response exceeds the default of 4096
 AUTH_CACHE_MS = 5_000  # a revoked right lives at most this long in the broker
-HTTP_PLUGINS = ("rabbitmq_auth_backend_http", "rabbitmq_auth_backend_cache")
+GATEKEEPER_PLUGINS = ("rabbitmq_auth_backend_http", "rabbitmq_auth_backend_cache", "rabbitmq_management")
 
 
 @dataclass(frozen=True)
@@ -32,8 +33,9 @@ class NodeSettings:
 
     Attributes:
         port: the TLS port on the loopback; there is no other listener.
-        gatekeeper: base URL of the HTTP authorization service (`/user`, `/vhost`, `/resource`, `/topic` are added),
-            or None for a node that knows internal users only.
+        gatekeeper: base URL of the HTTPS authorization service (`/user`, `/vhost`, `/resource`, `/topic` are added),
+            or None for a node that knows internal users only. Its certificate must be of `tls.ca` and name its host.
+        management: HTTPS port of the management interface on the loopback, with a gatekeeper only.
         memory_limit: bytes at which publishers are blocked.
         disk_free_limit: free bytes on disk under which publishers are blocked.
     """
@@ -42,12 +44,13 @@ class NodeSettings:
     tls: TlsFiles
     definitions: Path
     gatekeeper: str | None = None
+    management: int = 0
     memory_limit: int = 1 << 30
     disk_free_limit: int = 200_000_000
 
 
-def render_config(settings: NodeSettings, version: tuple[int, ...]) -> str:
-    """The text of rabbitmq.conf for this version."""
+def render_config(settings: NodeSettings) -> str:
+    """The text of rabbitmq.conf."""
     tls = settings.tls
     lines = [
         "listeners.tcp = none",
@@ -82,11 +85,42 @@ def render_config(settings: NodeSettings, version: tuple[int, ...]) -> str:
                 f"auth_http.{name}_path = {settings.gatekeeper}/{name}"
                 for name in ("user", "vhost", "resource", "topic")
             ),
+            # Who is connected, and closing it: for the gatekeeper, which logs in there with passes of its own. Only
+            # what RabbitMQ keeps anyway is shown; without statistics it costs 10 MB.
+            f"management.ssl.port = {settings.management}",
+            "management.ssl.ip = 127.0.0.1",
+            f"management.ssl.cacertfile = {tls.ca}",
+            f"management.ssl.certfile = {tls.certificate}",
+            f"management.ssl.keyfile = {tls.key}",
+            "management.ssl.versions.1 = tlsv1.3",
+            "management.ssl.versions.2 = tlsv1.2",
+            "management_agent.disable_metrics_collector = true",
+            "management.disable_stats = true",
         ]
-        if version >= (4, 0):
-            # 4.x looks for a CA bundle even for a plain http URL and fails where there is none; 3.x has no such key.
-            lines.append(f"auth_http.ssl_options.cacertfile = {tls.ca}")
     return "\n".join(lines) + "\n"
+
+
+def render_advanced(settings: NodeSettings) -> str:
+    """The text of advanced.config: how the gatekeeper's certificate is checked (3.10 has no keys for it in the conf).
+
+    Its authority, its name, and TLS 1.2 at least: who cannot show that certificate is believed nothing.
+    """
+    if settings.gatekeeper is None:
+        return "[].\n"
+    host = urlsplit(settings.gatekeeper).hostname or ""
+    options = [
+        f"{{cacertfile, {_erlang(str(settings.tls.ca))}}}",
+        "{verify, verify_peer}",
+        "{depth, 3}",
+        f"{{server_name_indication, {_erlang(host)}}}",
+        "{versions, ['tlsv1.3', 'tlsv1.2']}",
+    ]
+    return f"[{{rabbitmq_auth_backend_http, [{{ssl_options, [{', '.join(options)}]}}]}}].\n"
+
+
+def _erlang(text: str) -> str:
+    """A text as an Erlang string."""
+    return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
 
 
 def plugin_closure(plugins: Iterable[str], folder: Path) -> dict[str, Path]:

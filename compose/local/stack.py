@@ -37,7 +37,7 @@ from .files import private_folder, write_private
 from .identities import ensure_identities, read_secret
 from .layout import Layout
 from .own_user import can_log_in, enrol_pilots
-from .ports import LOOPBACK, is_free, kept_ports
+from .ports import is_free, kept_ports
 from .processes import INHERITED, PRIVATE, ManagedProcess, ProcessFailedError, directory_lock, stop_in_order
 from .rabbitmq import RabbitNode
 from .rabbitmq_config import TlsFiles
@@ -192,7 +192,7 @@ class Stack:
             with _told(say, "broker"):
                 node.start()
             started.append("broker")
-        addresses = Addresses(broker=node.port, gatekeeper=gatekeeper, store=database.url)
+        addresses = Addresses(node.port, gatekeeper, database.url, node.management)
         write_server_config(layout, addresses)
         write_client_config(layout, addresses)
         if not self._services.running:
@@ -270,7 +270,7 @@ class Stack:
 
     def _node(self, gatekeeper: int | None = None) -> RabbitNode:
         tls = self.layout.tls
-        url = None if gatekeeper is None else f"http://{LOOPBACK}:{gatekeeper}/auth"
+        url = None if gatekeeper is None else f"https://localhost:{gatekeeper}/auth"
         files = TlsFiles(tls / "ca.pem", tls / "server.pem", tls / "server.key")
         return RabbitNode(
             self.layout.broker, files, self._definitions, gatekeeper=url, dies_with_parent=self._dies

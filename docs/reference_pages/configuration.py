@@ -53,6 +53,12 @@ SERVER: Keys = {
     ("services", "master_keys"): (NEEDED, "Files with Fernet keys, newest first, for what is encrypted at rest."),
     ("gatekeeper", "host"): ("`127.0.0.1`", "Loopback address where RabbitMQ asks."),
     ("gatekeeper", "port"): (NEEDED, "And the port."),
+    ("gatekeeper", "cert_file"): (NEEDED, "Certificate that it shows to RabbitMQ, which checks it (`ssl_options`)."),
+    ("gatekeeper", "key_file"): (NEEDED, "And its key."),
+    ("gatekeeper", "management_port"): (
+        NEEDED,
+        "RabbitMQ's management interface on the same address, by HTTPS: where connections are closed.",
+    ),
 }
 
 PILOT: Keys = {

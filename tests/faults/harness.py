@@ -161,7 +161,7 @@ class Stand:
             settings: of its section ``[pilot]``.
         """
         layout = self.place.layout
-        addresses = Addresses(port or self.place.node.port, self.place.settings.gatekeeper_port, "")
+        addresses = Addresses(port or self.place.node.port, self.place.settings.gatekeeper_port, "", 0)
         write_pilot_config(layout, addresses, number, slots)
         config = layout.pilot_config(number)
         lines = config.read_text("utf-8").splitlines()

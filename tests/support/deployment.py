@@ -128,7 +128,7 @@ def make_node(layout: Layout, gatekeeper_port: int) -> RabbitNode:
         layout.broker,
         tls,
         definitions(users),
-        gatekeeper=f"http://127.0.0.1:{gatekeeper_port}/auth",
+        gatekeeper=f"https://localhost:{gatekeeper_port}/auth",
         dies_with_parent=True,
     )
 
@@ -145,7 +145,7 @@ def deployment(
         node.start()
         stack.callback(node.stop)
         url = store_url or f"sqlite:///{layout.sqlite}"
-        addresses = Addresses(node.port, gatekeeper_port, url)
+        addresses = Addresses(node.port, gatekeeper_port, url, node.management)
         write_server_config(layout, addresses)
         write_client_config(layout, addresses)
         for number in range(1, pilots + 1):

@@ -28,6 +28,9 @@ credentials = "services"
 master_keys = ["new.key", "old.key"]
 [gatekeeper]
 port = 8000
+cert_file = "tls/gatekeeper.pem"
+key_file = "tls/gatekeeper.key"
+management_port = 15671
 [leases]
 accept = 2
 """
@@ -45,6 +48,8 @@ def test_everything_lands_where_it_belongs(tmp_path: Path) -> None:
     assert settings.trust_dir == Path("/abs/certificates")
     assert settings.master_keys == (tmp_path / "new.key", tmp_path / "old.key")
     assert (settings.gatekeeper_host, settings.gatekeeper_port) == ("127.0.0.1", 8000)
+    assert settings.gatekeeper_certificate == tmp_path / "tls/gatekeeper.pem"
+    assert (settings.gatekeeper_key, settings.management_port) == (tmp_path / "tls/gatekeeper.key", 15671)
     assert (settings.voms_dir, settings.store_password_file) == (None, None)
     assert settings.leases == LeaseSettings(accept=2.0)
 
@@ -55,6 +60,8 @@ def test_everything_lands_where_it_belongs(tmp_path: Path) -> None:
         ('name = "vo"', "", "[deployment] name is missing"),
         ("port = 5671", 'port = "5671"', "[broker] port is not a whole number"),
         ("port = 8000", "port = true", "[gatekeeper] port is not a whole number"),
+        ('key_file = "tls/gatekeeper.key"', "", "[gatekeeper] key_file is missing"),
+        ("management_port = 15671", "", "[gatekeeper] management_port is missing"),
         ('master_keys = ["new.key", "old.key"]', "master_keys = []", "[services] master_keys"),
         ('master_keys = ["new.key", "old.key"]', 'master_keys = "new.key"', "[services] master_keys"),
         ("accept = 2", "accept = 0", "[leases] accept"),

@@ -25,7 +25,7 @@ from compose.settings import load_user_settings
 from consumers.store.seed import parse_seed
 from pilot.settings import load as load_pilot
 
-ADDRESSES = Addresses(broker=12345, gatekeeper=12346, store="sqlite:////somewhere/store.db")
+ADDRESSES = Addresses(broker=12345, gatekeeper=12346, store="sqlite:////somewhere/store.db", management=12347)
 
 
 @pytest.fixture
@@ -50,7 +50,7 @@ def test_the_services_read_their_configuration(layout: Layout) -> None:
     write_server_config(layout, ADDRESSES)
     settings = load_server(layout.server_config)
     assert settings.endpoint.port == ADDRESSES.broker
-    assert settings.gatekeeper_port == ADDRESSES.gatekeeper
+    assert (settings.gatekeeper_port, settings.management_port) == (ADDRESSES.gatekeeper, ADDRESSES.management)
     assert settings.credentials == layout.services
     assert settings.store_url == ADDRESSES.store
 
