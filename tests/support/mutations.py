@@ -191,15 +191,15 @@ def _change(value: object, some: random.Random) -> object:
         elif kind == 2:
             changed[place] = (some.choice([key.upper(), key + "\0", "", "b64", "__class__", "x" * 300]), inner)
         elif kind == 3:
-            changed += [(f"k{number}", number) for number in range(some.choice([1, 3000]))]
+            changed += [(f"k{number}", number) for number in range(some.choice([1, 1, 1, 1000]))]
         else:
             changed[place] = (key, _change(inner, some))
         return changed
-    if isinstance(value, list) and value and some.random() < 0.7:
+    if isinstance(value, list) and not isinstance(value, _Object) and value and some.random() < 0.7:
         place = some.randrange(len(value))
         kind = some.randrange(4)
         if kind == 0:
-            return value * some.choice([2, 1001])
+            return value * (some.choice([2, 1001]) if len(value) < 4 else 2)
         return [*value[:place], _change(value[place], some), *value[place + 1 :]]
     if isinstance(value, str) and some.random() < 0.3:
         return value + some.choice(["\0", " ", "\n", "é", "\u202e", "x" * 5000, "/CN=x", "="])
