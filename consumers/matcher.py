@@ -114,7 +114,7 @@ class Matcher(Consumer):
             self._matching = Matching(self._settings, self._directory)
             self._matching.load(batch)
             self._next_reconcile = batch.now + RECONCILE_SECONDS
-        elif batch.now >= self._next_reconcile:
+        elif batch.now >= self._next_reconcile or self._matching.outdated:
             self._matching.reconcile(batch)
             self._matching.serve_all(batch)
             self._next_reconcile = batch.now + RECONCILE_SECONDS

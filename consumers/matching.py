@@ -30,8 +30,10 @@ from .domain.facts import Unroutable
 from .domain.index import Index
 from .domain.parked import ParkedIndex
 from .domain.requirements import Requirements
+from .domain.shares import DEFAULT_SHARE
 from .settings import LeaseSettings
 from .store import jobs, parked, queues, sandboxes
+from .store.registry import Registry
 from .store.rows import Claim, Claimed
 
 PAGE = 256
@@ -104,7 +106,7 @@ class Matching:
 
     Args:
         settings: times.
-        directory: registry (site mask, rules).
+        directory: registry (who may have jobs run, shares, site mask, rules).
     """
 
     def __init__(self, settings: LeaseSettings, directory: Directory) -> None:
@@ -118,7 +120,7 @@ class Matching:
         self._pages: dict[tuple[int, int], deque[int]] = {}
         self._contents: dict[str, bytes] = {}
         self._contents_bytes = 0
-        self._rules_of = -1
+        self._registry: Registry | None = None
         self._bars: tuple[AccessRule, ...] = ()
         self._barred: dict[tuple[str, str, str], bool] = {}
 
@@ -136,9 +138,14 @@ class Matching:
         """Answer whatever parked request can be answered: at a takeover, and where a hint was lost."""
         self.serve(batch, [], set(self._index))
 
+    @property
+    def outdated(self) -> bool:
+        """Whether the registry has changed since this last looked: parked requests may have become answerable."""
+        return self._registry is None or self._registry.version != self._directory.registry().version
+
     def reconcile(self, batch: Batch) -> None:
         """Put the counts of all queues right."""
-        self._mask_sites()
+        self._note_registry()
         counts = queues.waiting_counts(batch.tx)
         self._learn(batch, counts.keys() - set(self._index))
         for queue_id in list(self._index):
@@ -148,10 +155,17 @@ class Matching:
                 self._index.drop_queue(queue_id)
         self._pages.clear()
 
-    def _mask_sites(self) -> None:
-        sites = self._directory.registry().sites
-        usable = {name for name, site in sites.items() if site.usable}
-        self._index.set_usable_sites(usable if sites else None)
+    def _note_registry(self) -> None:
+        """Sites, shares and rules as they are now; unchanged they cost one comparison for each batch."""
+        registry = self._directory.registry()
+        if self._registry is not None and registry.version == self._registry.version:
+            return
+        self._registry = registry
+        self._bars, self._barred = payload_rules(registry.rules), {}
+        usable = {name for name, site in registry.sites.items() if site.usable}
+        self._index.set_usable_sites(usable if registry.sites else None)
+        for group in registry.groups.values():
+            self._index.set_share(group.name, round(group.share * DEFAULT_SHARE))
 
     def _learn(self, batch: Batch, ids: Collection[int]) -> None:
         for row in queues.load(batch.tx, ids):
@@ -172,7 +186,7 @@ class Matching:
 
     def serve(self, batch: Batch, asked: Sequence[Asked], hinted: Collection[int]) -> None:
         """Answer requests, and those parked ones for which the hinted queues have work."""
-        self._note_rules()
+        self._note_registry()
         self._refresh(batch, hinted)
         newest = {one.key: one for one in asked}
         for key in newest:
@@ -196,19 +210,19 @@ class Matching:
                 self._drop(key)
 
     def _is_barred(self, owner: str, group: str, site: str) -> bool:
-        """Whether operators' rules keep this owner's jobs from a site."""
+        """Whether the owner has lost his rights, or operators' rules keep his jobs from a site."""
+        registry = self._registry or self._directory.registry()
+        user = registry.users.get(owner)
+        if user is None or user.suspended or group not in user.groups:
+            return True  # his jobs wait until he is let in again
+        if not self._bars:
+            return False
         key = (owner, group, site)
         if key not in self._barred:
-            known = self._directory.registry().groups.get(group)
+            known = registry.groups.get(group)
             principal = Principal(owner, group, frozenset(known.properties if known else ()))
             self._barred[key] = may_run_payload(principal, site, self._bars) is not None
         return self._barred[key]
-
-    def _note_rules(self) -> None:
-        """Rules as they are now; without any they cost one comparison for each batch."""
-        registry = self._directory.registry()
-        if registry.version != self._rules_of:
-            self._rules_of, self._bars, self._barred = registry.version, payload_rules(registry.rules), {}
 
     def _candidates(self, hinted: Collection[int]) -> set[Key]:
         keys: set[Key] = set()
@@ -222,7 +236,7 @@ class Matching:
                 if left <= 0:
                     break
                 site = self._waiting[key].request.offer.site
-                if self._bars and self._is_barred(queue.owner.name, queue.group.name, site):
+                if self._is_barred(queue.owner.name, queue.group.name, site):
                     continue
                 keys.add(key)
                 left -= self._waiting[key].request.jobs
@@ -257,7 +271,7 @@ class Matching:
         site = one.request.offer.site
 
         def serves(group: str, owner: str) -> bool:
-            if self._bars and self._is_barred(owner, group, site):
+            if self._is_barred(owner, group, site):
                 return False
             return self._proxy_place(one, owner, group, batch.now) is not None
 

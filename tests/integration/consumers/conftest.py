@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -12,7 +13,7 @@ from consumers.store import Store, registry
 from tests.support import pki
 from tests.support.messages import pilot, user
 
-REGISTRY = {
+REGISTRY: dict[str, Any] = {
     "groups": {
         "vo_user": {"fqan": "/vo", "properties": ["NormalUser"]},
         "vo_prod": {"fqan": "/vo/Role=production", "properties": ["NormalUser", "JobSharing", "DataManager"]},

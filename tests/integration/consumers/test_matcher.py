@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Sequence
 
 import pytest
 
@@ -22,6 +22,7 @@ from schemas.job import JobStatus
 from schemas.messages.event import ProxyWanted, WorkWaiting
 from schemas.messages.pilot import HeldProxy, Offer, RequestMatch
 from schemas.messages.service import MatchResponse
+from tests.integration.consumers.conftest import REGISTRY
 from tests.support.fake_broker import FakeBroker, sealed
 from tests.support.jobs import job_of, put_job
 from tests.support.messages import Heard, Sender, admitted, chores, pilot, service, tell, user
@@ -63,7 +64,7 @@ def put(store: Store) -> Put:
 
 
 @pytest.fixture
-def matcher(store: Store, directory: Directory) -> Iterator[Matcher]:
+def matcher(store: Store, directory: Directory) -> Matcher:
     made = Matcher(LeaseSettings(), directory, "here")
     chores(store, made, NOW)
     return made
@@ -240,6 +241,38 @@ def test_banned_sites_get_nothing(store: Store, put: Put, matcher: Matcher) -> N
     hint(store, matcher, put(1), now)
     assert given(ask(store, matcher, (request(), P1), now=now), P1) == []
     assert given(ask(store, matcher, (request(site="S2"), P2), now=now), P2) == [1]
+
+
+@pytest.mark.parametrize("loss", ["suspended", "out of the group", "removed"])
+def test_jobs_of_who_lost_his_rights_wait_until_he_is_back(store: Store, put: Put, matcher: Matcher, loss: str) -> None:
+    queue = put(1)
+    users = [one for one in REGISTRY["users"] if one["dn"] != ADA.identity]
+    if loss == "out of the group":
+        users.append({"dn": ADA.identity, "groups": ["vo_prod"]})
+    with store.transaction() as tx:
+        if loss == "suspended":
+            registry.set_suspended(tx, ADA.identity, suspended=True)
+        else:
+            registry.seed(tx, {**REGISTRY, "users": users})
+    matcher._directory._loaded = float("-inf")
+    hint(store, matcher, queue)
+    assert given(ask(store, matcher, (request(wait=600), P1)), P1) == []
+    with store.transaction() as tx:
+        registry.seed(tx, REGISTRY)
+        registry.set_suspended(tx, ADA.identity, suspended=False)
+    matcher._directory._loaded = float("-inf")
+    assert given(chores(store, matcher, NOW + 2), P1) == [1]  # no hint was needed
+
+
+def test_shares_are_the_registrys(store: Store, put: Put, matcher: Matcher) -> None:
+    with store.transaction() as tx:
+        registry.seed(tx, {**REGISTRY, "groups": {**REGISTRY["groups"], "vo_user": {"share": 9.0}}})
+    matcher._directory._loaded = float("-inf")
+    put(*range(1, 101), owner=ADA)
+    put(*range(101, 201), owner=user("bob", group="vo_prod"))
+    chores(store, matcher, NOW + RECONCILE_SECONDS + 1)
+    found = given(ask(store, matcher, (request(jobs=50, csrs=2), P1), now=NOW + RECONCILE_SECONDS + 1), P1)
+    assert len([job for job in found if job <= 100]) == 45
 
 
 def test_a_match_that_came_back_is_given_to_another_uncharged(store: Store, put: Put, matcher: Matcher) -> None:

@@ -187,7 +187,7 @@ def test_a_suspended_user_is_named_and_stays_so_whatever_the_seed_says(store: St
 
 def test_who_was_suspended_is_so_when_he_comes_back(store: Store, keeper: RegistryKeeper) -> None:
     change(store, keeper, (SET, UserEntry(dn=ADA, suspended=True)))
-    others = [one for one in REGISTRY["users"] if one["dn"] != ADA]  # type: ignore[index]  # a plain structure
+    others = [one for one in REGISTRY["users"] if one["dn"] != ADA]
     with store.transaction() as tx:
         registry.seed(tx, {**REGISTRY, "users": others})
     assert ADA not in known(store).users
