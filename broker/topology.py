@@ -199,6 +199,21 @@ QUEUES: tuple[Queue, ...] = (
         "jobs that need more than a look at their description",
     ),
     Queue(
+        "repository",
+        "proxy-manager",
+        _from(Door.ADMIN, "repository.query.v1", "repository.reencrypt.v1", "repository.delete.v1"),
+        "operators' commands on the proxy repository",
+        max_length=10_000,
+    ),
+    Queue(
+        "proxy-requests",
+        "proxy-manager",
+        _from(Door.PILOTS, "proxy.request.v1"),
+        "proxies that running jobs want; apart from those that matched pilots wait for",
+        ttl=10 * MINUTE,
+        max_length=100_000,
+    ),
+    Queue(
         "proxy-orders", "proxy-manager", _from(Door.EVENTS, "proxy.wanted.v1"), "proxies that matched pilots wait for"
     ),
     Queue(

@@ -5,13 +5,14 @@ from __future__ import annotations
 import ipaddress
 import math
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from broker.transport import Endpoint
-from consumers.settings import LeaseSettings, ServerSettings
-from schemas.errors import ConfigurationError
+from consumers.settings import LeaseSettings, MyProxySettings, ProxySettings, ServerSettings
+from schemas.errors import ConfigurationError, InvalidInputError
+from schemas.identity import canonical_dn
 
 DEFAULT_PATH = Path("/etc/pilotage/server.toml")
 
@@ -60,6 +61,10 @@ class _Reader:
             management_port=self._number("gatekeeper", "management_port"),
             pilot_authority=self._optional_file("pilots", "authority"),
             leases=self._leases(),
+            proxies=self._proxies(),
+            myproxy=self._myproxy(),
+            vomses=self._optional_file("voms", "vomses"),
+            origin=self._path,
         )
 
     def _loopback(self, section: str, key: str) -> str:
@@ -74,15 +79,35 @@ class _Reader:
         return host
 
     def _leases(self) -> LeaseSettings:
-        section = self._values.get("leases", {})
+        return LeaseSettings(**self._times("leases", LeaseSettings.__dataclass_fields__))
+
+    def _proxies(self) -> ProxySettings:
+        return ProxySettings(**self._times("proxies", ProxySettings.__dataclass_fields__))
+
+    def _times(self, name: str, known: Iterable[str]) -> dict[str, float]:
+        """A section of seconds, all optional."""
+        section = self._values.get(name, {})
         if not isinstance(section, dict):
-            raise ConfigurationError(f"{self._path}: [leases] must be a table")
-        known = set(LeaseSettings.__dataclass_fields__)
-        unknown = set(section) - known
+            raise ConfigurationError(f"{self._path}: [{name}] must be a table")
+        unknown = set(section) - set(known)
         if unknown:
-            raise ConfigurationError(f"{self._path}: [leases] has no {', '.join(sorted(unknown))}")
-        numbers = {name: self._real("leases", name) for name in section}
-        return LeaseSettings(**numbers)
+            raise ConfigurationError(f"{self._path}: [{name}] has no {', '.join(sorted(unknown))}")
+        return {key: self._real(name, key) for key in section}
+
+    def _myproxy(self) -> MyProxySettings | None:
+        if "myproxy" not in self._values:
+            return None
+        server = self._text("myproxy", "server", default="")
+        try:
+            server = canonical_dn(server) if server else ""
+        except InvalidInputError as error:
+            raise ConfigurationError(f"{self._path}: [myproxy] server: {error}") from None
+        return MyProxySettings(
+            host=self._text("myproxy", "host"),
+            credential=self._file("myproxy", "credential"),
+            server=server,
+            **({"port": self._number("myproxy", "port")} if self._get("myproxy", "port") is not None else {}),
+        )
 
     def _get(self, section: str, key: str) -> Any:
         value = self._values.get(section, {})

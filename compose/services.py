@@ -39,11 +39,13 @@ from consumers.registry import RegistryKeeper
 from consumers.relay import Relay
 from consumers.replica_catalog import ReplicaCatalog
 from consumers.sandbox_store import SandboxStore
-from consumers.settings import ServerSettings
+from consumers.settings import RenewalSettings, ServerSettings
 from consumers.store import Store, chains, registry
 from consumers.vault import Vault, load_keys
 from schemas.errors import ConfigurationError, PilotageError
 from schemas.messages.event import EVENTS
+
+from .server_settings import load as load_settings
 
 NAMES = tuple(sorted(SERVICES))
 """Services that there are."""
@@ -69,6 +71,12 @@ def _holder() -> str:
     return f"{os.uname().nodename}.{os.getpid()}.{os.urandom(4).hex()}"
 
 
+def _master_keys(settings: ServerSettings) -> list[bytes]:
+    """The master keys that the configuration names now: a new one may have been put first since the start."""
+    named = load_settings(settings.origin).master_keys if settings.origin is not None else settings.master_keys
+    return load_keys(named)
+
+
 MAKERS: dict[str, Maker] = {
     "auditor": lambda _settings, _directory, _connection: Auditor(_holder()),
     "dead-letters": lambda _settings, _directory, _connection: DeadLetters(),
@@ -83,7 +91,10 @@ MAKERS: dict[str, Maker] = {
         directory, Authority.load(settings.pilot_authority) if settings.pilot_authority else None, settings.deployment
     ),
     "proxy-manager": lambda settings, directory, _connection: ProxyManager(
-        directory=directory, vault=Vault(load_keys(settings.master_keys))
+        directory,
+        Vault(load_keys(settings.master_keys), lambda: _master_keys(settings)),
+        settings.proxies,
+        RenewalSettings(settings.trust_dir, settings.myproxy, settings.vomses),
     ),
     "registry": lambda settings, _directory, _connection: RegistryKeeper(settings.registry),
     "relay": lambda _settings, _directory, _connection: Relay(),

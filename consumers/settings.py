@@ -38,6 +38,59 @@ class RegistrySettings:
 
 
 @dataclass(frozen=True)
+class ProxySettings:
+    """Times of the proxy repository, in seconds. The defaults are production's; tests make some short.
+
+    Attributes:
+        longest: of a stored proxy; also what is asked for when one is renewed.
+        longest_own: of a submission's own proxy.
+        issue_floor: a pilot's proxy is not made shorter for a short job.
+        issue_ceiling: and not longer for a long one; who runs on asks again.
+        idle: an account's proxy is forgotten when no job of it was active for so long.
+        look: how often stored proxies are looked after.
+    """
+
+    longest: float = 12 * 3600.0
+    longest_own: float = 7 * 86_400.0
+    issue_floor: float = 3600.0
+    issue_ceiling: float = 12 * 3600.0
+    idle: float = 1800.0
+    look: float = 30.0
+
+
+@dataclass(frozen=True)
+class MyProxySettings:
+    """The MyProxy server from which stored proxies are renewed.
+
+    Attributes:
+        host: name or address.
+        credential: the service's host certificate, chain and key: the authorized renewer.
+        port: TCP port.
+        server: canonical DN of the server; empty: its certificate must bear the host's name.
+    """
+
+    host: str
+    credential: Path
+    port: int = 7512
+    server: str = ""
+
+
+@dataclass(frozen=True)
+class RenewalSettings:
+    """Where stored proxies are renewed and get attributes.
+
+    Attributes:
+        trust_dir: CA directory in grid layout.
+        myproxy: the MyProxy server; None: proxies are not renewed.
+        vomses: file or folder that names the VOMS servers; None: proxies get no attributes.
+    """
+
+    trust_dir: Path = Path()
+    myproxy: MyProxySettings | None = None
+    vomses: Path | None = None
+
+
+@dataclass(frozen=True)
 class ServerSettings:
     """Everything that a serving process must know.
 
@@ -78,3 +131,7 @@ class ServerSettings:
     pilot_authority: Path | None = None
     leases: LeaseSettings = field(default_factory=LeaseSettings)
     registry: RegistrySettings = field(default_factory=RegistrySettings)
+    proxies: ProxySettings = field(default_factory=ProxySettings)
+    myproxy: MyProxySettings | None = None
+    vomses: Path | None = None
+    origin: Path | None = None

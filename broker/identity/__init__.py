@@ -18,6 +18,7 @@ from .certificate import (
     split_chain,
 )
 from .certificate import split_chain as der_chain
+from .claims import claimed_fqans
 from .credential import (
     Credential,
     PasswordNeededError,
@@ -51,6 +52,7 @@ __all__ = [
     "VerifiedChain",
     "VomsAc",
     "VomsDir",
+    "claimed_fqans",
     "create_proxy",
     "der_chain",
     "inspect_ac",

@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import fields
 
-from consumers.settings import LeaseSettings
+from consumers.settings import LeaseSettings, ProxySettings
 
 from . import docstrings
 from .markdown import generated, table
@@ -39,6 +39,10 @@ CLIENT: Keys = {
     ("user", "key"): ("`$X509_USER_KEY`, `~/.globus/userkey.pem`", "The private key to it."),
     ("user", "proxy"): ("`$X509_USER_PROXY`, `/tmp/x509up_u<uid>`", "Your proxy."),
     ("user", "group"): ("your first group", "Group to act for; `$PILOTAGE_GROUP` goes before it."),
+    ("myproxy", "host"): ("none", "MyProxy server for `proxy init --renewable`; needed if the section is there."),
+    ("myproxy", "port"): ("`7512`", "Its port."),
+    ("myproxy", "renewer"): ("none", "DN of the service that may renew, as the MyProxy server writes it."),
+    ("myproxy", "server"): ("the host's name in its certificate", "DN that the MyProxy server must have."),
 }
 
 SERVER: Keys = {
@@ -51,6 +55,11 @@ SERVER: Keys = {
     ("registry", "file"): (NEEDED, "Users, groups, services, sites: seeds the registry at each start."),
     ("services", "credentials"): (NEEDED, "Folder with `<service>.pem` (chain and key) and `<service>.secret`."),
     ("services", "master_keys"): (NEEDED, "Files with Fernet keys, newest first, for what is encrypted at rest."),
+    ("myproxy", "host"): ("none", "MyProxy server that stored proxies are renewed from; without it none are."),
+    ("myproxy", "port"): ("`7512`", "Its port."),
+    ("myproxy", "credential"): (NEEDED, "The authorized renewer: host certificate and key in one file, mode 0600."),
+    ("myproxy", "server"): ("the host's name in its certificate", "DN that the MyProxy server must have."),
+    ("voms", "vomses"): ("none", "File or folder of VOMS servers; without it proxies get no attributes."),
     ("gatekeeper", "host"): ("`127.0.0.1`", "Loopback address where RabbitMQ asks."),
     ("gatekeeper", "port"): (NEEDED, "And the port."),
     ("gatekeeper", "cert_file"): (NEEDED, "Certificate that it shows to RabbitMQ, which checks it (`ssl_options`)."),
@@ -107,6 +116,10 @@ Section `[leases]`, all in seconds and all optional:
 
 {leases}
 
+Section `[proxies]`, all in seconds and all optional:
+
+{proxies}
+
 ## `pilot.toml`: pilots
 
 {pilot}
@@ -119,7 +132,8 @@ def render() -> str:
         generated=generated("docs/reference_pages/configuration.py; a test compares it with the readers"),
         client=_table(CLIENT),
         server=_table(SERVER),
-        leases=_leases(),
+        leases=_times(LeaseSettings),
+        proxies=_times(ProxySettings),
         pilot=_table(PILOT),
     )
 
@@ -129,7 +143,7 @@ def _table(keys: Keys) -> str:
     return table(("Section", "Key", "Default", "Meaning"), rows)
 
 
-def _leases() -> str:
-    meaning = docstrings.fields(LeaseSettings)
-    rows = ((f"`{field.name}`", f"`{field.default}`", meaning.get(field.name, "")) for field in fields(LeaseSettings))
+def _times(settings: type[LeaseSettings | ProxySettings]) -> str:
+    meaning = docstrings.fields(settings)
+    rows = ((f"`{field.name}`", f"`{field.default}`", meaning.get(field.name, "")) for field in fields(settings))
     return table(("Key", "Default", "Meaning"), rows)

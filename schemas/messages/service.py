@@ -247,6 +247,8 @@ class Match(Value, frozen=True, kw_only=True):
         data: input data with replicas, nearest first.
         proxy: the owner's proxy is on its way; otherwise the pilot holds it already.
         csr: which of the request's certificate requests it will answer; -1 if none.
+        own_proxy: the job has a proxy of its own submission's: ask for it (``proxy.request``); no other will do, and it
+            serves no other job.
     """
 
     job: JobId
@@ -259,6 +261,7 @@ class Match(Value, frozen=True, kw_only=True):
     files: tuple[SandboxFile, ...] = ()
     data: tuple[InputFile, ...] = ()
     csr: int = -1
+    own_proxy: bool = False
 
 
 @register("match.response.v1", Kind.REPLY, CLIENT, lifetime=10 * MINUTE, max_bytes=8 << 20)

@@ -37,6 +37,7 @@ class SubmitJobs(Message, frozen=True, kw_only=True):
         descriptions: JDL texts; each may be parametric. Ids are given in this order.
         files: the local files that the InputSandbox entries name, each once.
         key: idempotency key, unique per (DN, group) for 30 days; the same key with another content is refused.
+        proxy: id of a delegation made for this submission; empty: its jobs use the account's proxy.
     """
 
     descriptions: Annotated[
@@ -44,6 +45,7 @@ class SubmitJobs(Message, frozen=True, kw_only=True):
     ]
     files: Annotated[tuple[SandboxFile, ...], Meta(max_length=MAX_SANDBOX_FILES)] = ()
     key: Annotated[str, Meta(max_length=128)] = ""
+    proxy: Annotated[str, Meta(max_length=64)] = ""
 
 
 @register("job.kill.v1", Kind.COMMAND, "job-manager", lifetime=DAY)
@@ -112,7 +114,14 @@ class FollowJobs(Message, frozen=True, kw_only=True):
 
 @register("delegation.request.v1", Kind.COMMAND, "proxy-manager", lifetime=5 * MINUTE)
 class RequestDelegation(Message, frozen=True, kw_only=True):
-    """I want to delegate a proxy: make a key and send me its certificate request (``delegation.csr.v1``)."""
+    """I want to delegate a proxy: make a key and send me its certificate request (``delegation.csr.v1``).
+
+    Attributes:
+        purpose: empty: the account's proxy, kept while jobs are active; ``submission``: a longer one for the jobs of a
+            single submission, which must name it (``proxy`` of ``job.submit``) within the hour.
+    """
+
+    purpose: Annotated[str, Meta(pattern="^(submission)?$", max_length=16)] = ""
 
 
 @register("delegation.put.v1", Kind.COMMAND, "proxy-manager", lifetime=HOUR)

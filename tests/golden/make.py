@@ -53,6 +53,9 @@ _BY_NAME: dict[str, Any] = {
     "descriptions": ('Executable = "run.sh";',),
     "adler32": "0a1b2c3d",
     "action": "kill",
+    "what": "proxy",
+    "purpose": "submission",
+    "about": "pilot",
     "mode": 0o755,
 }
 

@@ -177,6 +177,8 @@ delegations = Table(
     Column("key", LargeBinary, nullable=False),
     real("created"),
     real("expires"),
+    # Added by 0002: null means for the account.
+    text("purpose", null=True),
     Index(None, "expires"),
     comment="Certificate requests under way; the key is encrypted by the proxy manager.",
 )
@@ -194,6 +196,35 @@ proxies = Table(
     comment="The proxy repository: one per (DN, group); the key is encrypted by the proxy manager.",
 )
 
+submission_proxies = Table(
+    "submission_proxies",
+    metadata,
+    text("id", key=True),
+    text("dn"),
+    text("grp"),
+    text("chain"),
+    Column("key", LargeBinary, nullable=False),
+    real("not_after"),
+    real("stored"),
+    number("submission", null=True),
+    Index(None, "submission"),
+    comment="Longer proxies, each for the jobs of one submission only, and gone with the last of them.",
+)
+
+proxy_care = Table(
+    "proxy_care",
+    metadata,
+    text("dn"),
+    text("grp"),
+    real("idle_since", null=True),
+    real("warned", null=True),
+    real("not_before", null=True),
+    number("failures"),
+    text("trouble"),
+    PrimaryKeyConstraint("dn", "grp"),
+    comment="What the proxy manager keeps in mind of a stored proxy: warnings, idleness, tries at renewal.",
+)
+
 proxy_issues = Table(
     "proxy_issues",
     metadata,
@@ -205,6 +236,10 @@ proxy_issues = Table(
     number("job"),
     number("attempt"),
     real("time"),
+    # Added by 0002.
+    text("thumbprint", null=True),
     Index(None, "client", "owner", "grp"),
+    Index(None, "owner", "time"),
+    Index(None, "thumbprint"),
     comment="Limited proxies given to pilots.",
 )

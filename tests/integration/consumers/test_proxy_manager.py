@@ -10,8 +10,9 @@ import pytest
 from cryptography.fernet import Fernet
 
 from broker.identity import Credential, make_csr, new_key, parse_certificate, sign_csr, split_chain
+from consumers.delegating import MAX_PENDING
 from consumers.directory import Directory
-from consumers.proxy_manager import MAX_PENDING, ProxyManager
+from consumers.proxy_manager import ProxyManager
 from consumers.store import Store, audit, proxies, registry, sessions
 from consumers.vault import Vault
 from schemas.job import JobStatus as S
@@ -91,7 +92,7 @@ def test_a_delegation_serves_once(store: Store, manager: ProxyManager, authority
     ("options", "why"),
     [
         ({"limited": True}, "limited"),
-        ({"hours": 30}, "longer than 24 h"),
+        ({"hours": 13}, "longer than 12 h"),
         ({"hours": 14.5 / 60}, "less than 15 min serve no job: make a new proxy"),
         ({"hours": 10 / 3600}, "ends in 0 min"),
     ],

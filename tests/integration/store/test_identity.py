@@ -147,6 +147,6 @@ def test_the_repository_keeps_the_longer_proxy(store: Store) -> None:
             tx, [Issue("p", "/CN=a", "vo", 80.0, 1, 1, 5.0), Issue("p", "/CN=a", "vo", 90.0, 2, 1, 6.0)]
         )
         assert proxies.issued_until(tx, "p") == {("/CN=a", "vo"): 90.0}
-        assert proxies.issues_since(tx, "p", 5.5) == 1
+        assert proxies.issues_since(tx, 5.5, client="p") == 1
         assert proxies.purge(tx, 400.0, 100.0) == 1
         assert proxies.issued_until(tx, "p") == {}

@@ -15,7 +15,7 @@ import schemas.messages
 from broker.authorization import TABLE, Door
 from broker.topology import EXCHANGES, QUEUES
 from compose import server_settings, settings
-from consumers.settings import LeaseSettings
+from consumers.settings import LeaseSettings, ProxySettings
 from pilot import settings as pilot_settings
 from schemas.envelope import Header
 from schemas.job import JobStatus
@@ -188,12 +188,16 @@ def test_keys_of_the_services_file() -> None:
             "services": {"credentials": "c", "master_keys": ["k"]},
             "gatekeeper": {"port": 1},
             "leases": {},
+            "proxies": {},
+            "myproxy": {"host": "h", "credential": "wms.pem"},
+            "voms": {},
         }
     )
     server_settings._Reader(Path("server.toml"), sections).settings()
     assert set(configuration.SERVER) == keys_asked(sections)
     page = configuration.render()
-    assert all(f"| `{name}` |" in page for name in LeaseSettings.__dataclass_fields__)
+    known = {**LeaseSettings.__dataclass_fields__, **ProxySettings.__dataclass_fields__}
+    assert all(f"| `{name}` |" in page for name in known)
 
 
 def test_keys_of_the_pilots_file() -> None:

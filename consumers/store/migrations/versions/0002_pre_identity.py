@@ -20,6 +20,7 @@ def upgrade() -> None:
     _enrolments()
     _audit_chain()
     _usage()
+    _proxies()
 
 
 def _registry() -> None:
@@ -242,4 +243,37 @@ def _usage() -> None:
         f"SELECT owner, grp, count(*) AS n FROM jobs WHERE {ACTIVE} GROUP BY owner, grp UNION ALL "
         "SELECT owner, grp, sum(count - expanded) AS n FROM submissions WHERE expanded < count GROUP BY owner, grp"
         ") AS found GROUP BY owner, grp"
+    )
+
+
+def _proxies() -> None:
+    op.add_column("delegations", sa.Column("purpose", sa.Text(), nullable=True))
+    op.add_column("proxy_issues", sa.Column("thumbprint", sa.Text(), nullable=True))
+    op.create_index(op.f("ix_proxy_issues_owner_time"), "proxy_issues", ["owner", "time"], unique=False)
+    op.create_index(op.f("ix_proxy_issues_thumbprint"), "proxy_issues", ["thumbprint"], unique=False)
+    op.create_table(
+        "submission_proxies",
+        sa.Column("id", sa.Text(), nullable=False),
+        sa.Column("dn", sa.Text(), nullable=False),
+        sa.Column("grp", sa.Text(), nullable=False),
+        sa.Column("chain", sa.Text(), nullable=False),
+        sa.Column("key", sa.LargeBinary(), nullable=False),
+        sa.Column("not_after", sa.Double(), nullable=False),
+        sa.Column("stored", sa.Double(), nullable=False),
+        sa.Column("submission", sa.BigInteger(), autoincrement=False, nullable=True),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_submission_proxies")),
+        comment="Longer proxies, each for the jobs of one submission only, and gone with the last of them.",
+    )
+    op.create_index(op.f("ix_submission_proxies_submission"), "submission_proxies", ["submission"], unique=False)
+    op.create_table(
+        "proxy_care",
+        sa.Column("dn", sa.Text(), nullable=False),
+        sa.Column("grp", sa.Text(), nullable=False),
+        sa.Column("idle_since", sa.Double(), nullable=True),
+        sa.Column("warned", sa.Double(), nullable=True),
+        sa.Column("not_before", sa.Double(), nullable=True),
+        sa.Column("failures", sa.BigInteger(), autoincrement=False, nullable=False),
+        sa.Column("trouble", sa.Text(), nullable=False),
+        sa.PrimaryKeyConstraint("dn", "grp", name=op.f("pk_proxy_care")),
+        comment="What the proxy manager keeps in mind of a stored proxy: warnings, idleness, tries at renewal.",
     )
