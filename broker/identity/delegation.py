@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from cryptography import x509
-from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.serialization import Encoding
@@ -31,6 +30,8 @@ from .certificate import (
     pem_chain,
     split_chain,
 )
+from .certificate_request import make_csr as make_csr
+from .certificate_request import read_csr as read_csr
 from .credential import Credential
 from .errors import IdentityError
 from .keys import MIN_RSA_BITS, PrivateKey, PublicKey, certificate_key, check_public_key, public_bytes
@@ -43,8 +44,6 @@ if TYPE_CHECKING:
 
 # Clocks on the grid differ by minutes; a proxy must count on the other machine at once.
 BACKDATE = dt.timedelta(minutes=5)
-# A request with an RSA-8192 key has about 2 KiB.
-MAX_CSR_BYTES = 16 * 1024
 
 
 def new_key(*, rsa_bits: int | None = None) -> PrivateKey:
@@ -91,13 +90,6 @@ def create_proxy(
     return Credential(key, ders)
 
 
-def make_csr(key: PrivateKey) -> bytes:
-    """Make a certificate request (DER) that proves that we hold the key; the name in it means nothing."""
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "proxy")])
-    request = x509.CertificateSigningRequestBuilder().subject_name(name).sign(key, hashes.SHA256())
-    return request.public_bytes(Encoding.DER)
-
-
 def sign_csr(
     csr: bytes,
     issuer_chain: bytes | str | Sequence[bytes],
@@ -129,26 +121,6 @@ def sign_csr(
     """
     key = read_csr(csr)
     return pem_chain(_issue(key, issuer_chain, issuer_key, lifetime, limited, now, path_length, acs))
-
-
-def read_csr(csr: bytes) -> PublicKey:
-    """Return the key of a certificate request after checking that its owner signed it.
-
-    Raises:
-        IdentityError: too large, malformed, not signed by its own key, or a weak key.
-    """
-    if len(csr) > MAX_CSR_BYTES:
-        raise IdentityError(f"a certificate request may have at most {MAX_CSR_BYTES} bytes")
-    try:
-        request = x509.load_der_x509_csr(csr)
-        key = check_public_key(request.public_key())
-        algorithm = request.signature_hash_algorithm
-        sound = isinstance(algorithm, hashes.SHA256 | hashes.SHA384 | hashes.SHA512) and request.is_signature_valid
-    except (ValueError, TypeError, x509.InvalidVersion, UnsupportedAlgorithm):
-        raise IdentityError("malformed certificate request") from None
-    if not sound:
-        raise IdentityError("the certificate request is not signed by its own key")
-    return key
 
 
 def inspect_ac(encoded: bytes, chain: Sequence[bytes]) -> AttributeCertificate:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from .errors import IdentityError
@@ -23,6 +23,18 @@ MIN_RSA_BITS = 2048
 MAX_RSA_BITS = 8192
 _CURVES = (ec.SECP256R1, ec.SECP384R1, ec.SECP521R1)
 _HASHES = (hashes.SHA256, hashes.SHA384, hashes.SHA512)
+
+# Signature algorithms of what we read ourselves (RFC 8017 appendix A.2.4, RFC 5758 §3.2): SHA-2 only.
+_RSA_HASHES: dict[str, hashes.HashAlgorithm] = {
+    "1.2.840.113549.1.1.11": hashes.SHA256(),
+    "1.2.840.113549.1.1.12": hashes.SHA384(),
+    "1.2.840.113549.1.1.13": hashes.SHA512(),
+}
+_ECDSA_HASHES: dict[str, hashes.HashAlgorithm] = {
+    "1.2.840.10045.4.3.2": hashes.SHA256(),
+    "1.2.840.10045.4.3.3": hashes.SHA384(),
+    "1.2.840.10045.4.3.4": hashes.SHA512(),
+}
 
 
 def check_public_key(key: object) -> PublicKey:
@@ -77,3 +89,26 @@ def check_issued(certificate: x509.Certificate, issuer: x509.Certificate) -> Non
         certificate.verify_directly_issued_by(issuer)
     except (ValueError, TypeError, InvalidSignature, UnsupportedAlgorithm):
         raise IdentityError("bad signature: not signed by the issuer's key") from None
+
+
+def check_signed(key: PublicKey, algorithm: str, signature: bytes, data: bytes) -> None:
+    """Check a signature on bytes that no library reads for us (attribute certificates, certificate requests).
+
+    Args:
+        key: who should have signed.
+        algorithm: OID of the signature algorithm.
+        signature: the signature.
+        data: what should be signed.
+
+    Raises:
+        IdentityError: another key's signature, or by an algorithm that we do not accept.
+    """
+    try:
+        if isinstance(key, rsa.RSAPublicKey) and (rsa_hash := _RSA_HASHES.get(algorithm)):
+            key.verify(signature, data, padding.PKCS1v15(), rsa_hash)
+        elif isinstance(key, ec.EllipticCurvePublicKey) and (ec_hash := _ECDSA_HASHES.get(algorithm)):
+            key.verify(signature, data, ec.ECDSA(ec_hash))
+        else:
+            raise IdentityError("weak or unsupported signature algorithm")
+    except (InvalidSignature, UnsupportedAlgorithm):
+        raise IdentityError("bad signature") from None

@@ -13,17 +13,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
-from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
-
 from schemas.errors import InvalidInputError
 from schemas.identity import Fqan
 
 from .attribute_certificate import AttributeCertificate, GenericAttribute, read_acs
 from .certificate import Certificate, parse_certificate
 from .errors import IdentityError
-from .keys import certificate_key
+from .keys import certificate_key, check_signed
 from .vomsdir import VomsDir
 
 if TYPE_CHECKING:
@@ -35,17 +31,6 @@ if TYPE_CHECKING:
 OID_VOMS_ACS = "1.3.6.1.4.1.8005.100.100.5"
 # A proxy carries one AC per VO, and few people are in more than three.
 MAX_ACS = 16
-
-_RSA_HASHES: dict[str, hashes.HashAlgorithm] = {
-    "1.2.840.113549.1.1.11": hashes.SHA256(),
-    "1.2.840.113549.1.1.12": hashes.SHA384(),
-    "1.2.840.113549.1.1.13": hashes.SHA512(),
-}
-_ECDSA_HASHES: dict[str, hashes.HashAlgorithm] = {
-    "1.2.840.10045.4.3.2": hashes.SHA256(),
-    "1.2.840.10045.4.3.3": hashes.SHA384(),
-    "1.2.840.10045.4.3.4": hashes.SHA512(),
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +103,8 @@ def _verify(
         if ac.unknown_critical:
             raise IdentityError(f"critical extension that is not understood: {ac.unknown_critical}")
         check_fqans(ac)
-        _check_signature(ac, _issuer(ac, trust, vomsdir, now))
+        issuer = certificate_key(_issuer(ac, trust, vomsdir, now).x509)
+        check_signed(issuer, ac.algorithm, ac.signature, ac.signed)
     except IdentityError as error:
         reason = f"AC {error.reason}" if not error.reason.startswith("AC ") else error.reason
         return VomsAc(False, ac.vo, (), reason, ac.issuer_dn, ac.not_before, ac.not_after)
@@ -179,16 +165,3 @@ def _issuer(ac: AttributeCertificate, trust: TrustStore, vomsdir: VomsDir | None
     if not issuers[0].may_sign:
         raise IdentityError("issuer's keyUsage lacks digitalSignature")
     return issuers[0]
-
-
-def _check_signature(ac: AttributeCertificate, issuer: Certificate) -> None:
-    key = certificate_key(issuer.x509)
-    try:
-        if isinstance(key, rsa.RSAPublicKey) and (rsa_hash := _RSA_HASHES.get(ac.algorithm)):
-            key.verify(ac.signature, ac.signed, padding.PKCS1v15(), rsa_hash)
-        elif isinstance(key, ec.EllipticCurvePublicKey) and (ec_hash := _ECDSA_HASHES.get(ac.algorithm)):
-            key.verify(ac.signature, ac.signed, ec.ECDSA(ec_hash))
-        else:
-            raise IdentityError("weak or unsupported signature algorithm")
-    except (InvalidSignature, UnsupportedAlgorithm):
-        raise IdentityError("bad signature") from None

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import datetime as dt
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -21,8 +22,9 @@ from broker.identity import (
     split_chain,
     verify_chain,
 )
+from broker.identity.keys import PrivateKey
 from broker.identity.proxy_info import LIMITED
-from tests.support.pki import HOUR, NOW, USER_DN, Pki, craft, proxy, usage
+from tests.support.pki import HOUR, NOW, USER_DN, Pki, craft, proxy, sign, usage
 
 DAY = dt.timedelta(days=1)
 
@@ -140,6 +142,39 @@ def test_bad_requests(pki: Pki) -> None:
         with pytest.raises(IdentityError, match=reason):
             delegate(pki.user, csr)
     assert signature.tag == der.BIT_STRING
+
+
+def rewritten(key: PrivateKey, *, version: int = 0, parts: Callable[[list[bytes]], list[bytes]] = list) -> bytes:
+    """A request whose fields were changed before its own key signed it."""
+    info, algorithm, _signature = der.read_exactly(make_csr(key), der.SEQUENCE).children()
+    _version, *rest = (item.encoded for item in info.children())
+    changed = der.encode(der.SEQUENCE, *parts([der.encode_integer(version), *rest]))
+    signature = der.encode(der.BIT_STRING, b"\0" + sign(key, changed))
+    return der.encode(der.SEQUENCE, changed, algorithm.encoded, signature)
+
+
+@pytest.mark.parametrize("version", [0, 1, 2])
+def test_versions_that_delegation_services_send(pki: Pki, version: int) -> None:
+    key = new_key()
+    pem = delegate(pki.user, rewritten(key, version=version))
+    assert verify_chain(pem, pki.trust, None, NOW).public_key == key.public_key()
+
+
+@pytest.mark.parametrize(
+    "csr",
+    [
+        rewritten(new_key(), version=3),
+        rewritten(new_key(), parts=lambda parts: parts[1:]),
+        rewritten(new_key(), parts=lambda parts: [*parts, b"\xa1\x00"]),
+        rewritten(new_key(), parts=lambda parts: [*parts[:2], parts[2] + parts[2]]),
+        rewritten(new_key(), parts=lambda parts: [parts[0], b"\x05\x00", *parts[2:]]),
+        rewritten(new_key(), parts=lambda parts: [*parts[:2], b"\x30\x00"]),
+    ],
+    ids=["version", "no version", "more fields", "two keys", "no name", "no key"],
+)
+def test_requests_of_another_form(pki: Pki, csr: bytes) -> None:
+    with pytest.raises(IdentityError, match="malformed"):
+        delegate(pki.user, csr)
 
 
 def request(key: object, algorithm: hashes.SHA256 | None = hashes.SHA256()) -> bytes:  # noqa: B008
