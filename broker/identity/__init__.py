@@ -18,6 +18,7 @@ from .certificate import (
     split_chain,
 )
 from .certificate import split_chain as der_chain
+from .certificate_request import make_csr, read_csr
 from .claims import claimed_fqans
 from .credential import (
     Credential,
@@ -27,7 +28,7 @@ from .credential import (
     load_private_key,
     save_credential,
 )
-from .delegation import create_proxy, inspect_ac, make_csr, new_key, read_csr, sign_csr
+from .delegation import create_proxy, inspect_ac, new_key, sign_csr
 from .errors import CredentialError, IdentityError
 from .keys import PrivateKey, PublicKey
 from .proxy import VerifiedChain, thumbprint, verify_chain

@@ -30,8 +30,7 @@ from .certificate import (
     pem_chain,
     split_chain,
 )
-from .certificate_request import make_csr as make_csr
-from .certificate_request import read_csr as read_csr
+from .certificate_request import read_csr
 from .credential import Credential
 from .errors import IdentityError
 from .keys import MIN_RSA_BITS, PrivateKey, PublicKey, certificate_key, check_public_key, public_bytes
