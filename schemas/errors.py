@@ -27,3 +27,13 @@ class InvalidInputError(PermanentError):
 
 class ConfigurationError(PermanentError):
     """A setting is missing or wrong; the message names it."""
+
+
+MAX_QUOTED = 300
+"""Longest reason that quotes somebody's input: it is stored, logged and answered."""
+
+
+def brief(reason: object) -> str:
+    """Shorten a reason that may quote foreign input in full; its end, which says where, is kept."""
+    text = str(reason)
+    return text if len(text) <= MAX_QUOTED else f"{text[: MAX_QUOTED - 101]}…{text[-100:]}"

@@ -12,7 +12,7 @@ from typing import TypeVar
 
 import msgspec
 
-from .errors import InvalidInputError
+from .errors import InvalidInputError, brief
 
 SECOND = 1
 MINUTE = 60 * SECOND
@@ -72,7 +72,7 @@ class MessageType(msgspec.Struct, frozen=True):
         try:
             return msgspec.json.decode(payload, type=self.struct)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-            raise InvalidInputError(f"{self.name}: {error}") from None
+            raise InvalidInputError(f"{self.name}: {brief(error)}") from None
 
 
 _BY_NAME: dict[str, MessageType] = {}

@@ -19,6 +19,9 @@ objects (40 bytes for two characters)."""
 MEMORY_BASE = 512 * 1024
 """What parsers may need whatever the size: caches that fill, compiled patterns, exceptions with their tracebacks."""
 
+MAX_REASON = 2000
+"""Characters; a reason may name somebody, and names have bounds of their own."""
+
 NOTHING = 0.003
 """CPU seconds below which an input at its size limit is harmless, whatever its growth."""
 
@@ -27,7 +30,11 @@ GROWTH = 3.0
 
 
 def calmly(
-    parse: Callable[[], T], size: int, *allowed: type[PilotageError], factor: int = MEMORY_FACTOR
+    parse: Callable[[], T],
+    size: int,
+    *allowed: type[PilotageError],
+    factor: int = MEMORY_FACTOR,
+    base: int = MEMORY_BASE,
 ) -> T | PilotageError:
     """Run a parser: it gives a value or one of its documented errors, within memory in proportion to the input.
 
@@ -36,6 +43,7 @@ def calmly(
         size: bytes of its input.
         allowed: the documented errors; nothing else may come out.
         factor: bytes of memory per byte of input.
+        base: bytes of memory whatever the input.
     """
     tracemalloc.start()
     try:
@@ -47,8 +55,8 @@ def calmly(
     finally:
         tracemalloc.stop()
     if isinstance(result, PilotageError):
-        assert 0 < len(str(result)) < 10_000, "no reason, or one that nobody reads"
-    assert peak <= factor * size + MEMORY_BASE, f"{peak} bytes of memory for {size} bytes of input"
+        assert 0 < len(str(result)) < MAX_REASON, "no reason, or one that nobody reads"
+    assert peak <= factor * size + base, f"{peak} bytes of memory for {size} bytes of input"
     return result
 
 

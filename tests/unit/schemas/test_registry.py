@@ -108,3 +108,12 @@ def test_a_hash_does_not_end_with_a_newline() -> None:
     assert by_name("sandbox.get.v1").decode(msgspec.json.encode(good))
     with pytest.raises(InvalidInputError):
         by_name("sandbox.get.v1").decode(msgspec.json.encode(good | {"sha256": "a" * 64 + "\n"}))
+
+
+def test_a_refusal_does_not_repeat_what_was_sent() -> None:
+    """msgspec quotes a wrong enum value in full: a refusal is stored and answered, and must not carry a megabyte."""
+    payload = b'{"jobs":[1],"status":["' + b"x" * 100_000 + b'"]}'
+    with pytest.raises(InvalidInputError) as caught:
+        by_name("job.query.v1").decode(payload)
+    assert len(str(caught.value)) < 400
+    assert "$.status" in str(caught.value)
