@@ -126,6 +126,12 @@ QUEUES: tuple[Queue, ...] = (
         "what happened to jobs: nothing of it may be lost",
         max_length=1_000_000,
     ),
+    Queue(
+        "job-blocks",
+        "job-state",
+        _from(Door.EVENTS, "identity.blocked.v1"),
+        "who lost his rights: his jobs are dealt with",
+    ),
     Queue("submissions", "job-manager", _from(Door.USERS, "job.submit.v1"), "new jobs", max_length=20_000),
     Queue(
         "queries",

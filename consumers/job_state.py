@@ -1,5 +1,7 @@
 """job-state: what pilots tell of jobs — acceptance, reports, heartbeats, goodbyes — and the leases' sweeper.
 
+The sweeper also stops the jobs of who lost his rights (:mod:`consumers.blocked_jobs`).
+
 Promises: a stale attempt changes nothing and its pilot is told to abandon it; heartbeats renew leases and carry
 figures, nothing else. The sweeper looks only while heartbeats flow and are drained: an outage of ours is added to every
 lease as grace. Decisions are the domain's.
@@ -14,10 +16,13 @@ from broker.subscriber import Admitted
 from schemas.job import lease_margin
 from schemas.messages.common import JobRef
 from schemas.messages.event import PilotChanged
+from schemas.messages.registrar import IdentityBlocked
 from schemas.messages.pilot import AcceptJobs, ControlDone, Goodbye, Heartbeat, ReportJobs
+from schemas.messages.registrar import IdentityBlocked
 from schemas.messages.service import ControlJobs, Lease, LeasesRenewed, Order
 from schemas.registry import Message
 
+from . import blocked_jobs
 from .batch import Batch, Consumer
 from .changes import Changes, usage_columns
 from .domain.decision import Decision, Stale
@@ -54,6 +59,7 @@ class JobState(Consumer):
         Heartbeat: "on_heartbeat",
         Goodbye: "on_goodbye",
         ControlDone: "on_control_done",
+        IdentityBlocked: "on_blocked",
     }
 
     def __init__(self, settings: LeaseSettings, connected: Callable[[], bool], holder: str) -> None:
@@ -186,6 +192,15 @@ class JobState(Consumer):
         orders.done(batch.tx, [((done.job, done.attempt, done.action), done.outcome)], batch.now)
         return ACK
 
+    def on_blocked(self, batch: Batch, message: Admitted) -> Outcome:
+        """Somebody lost his rights: the sweeper deals with his jobs as the policy says."""
+        fact = message.verified.message
+        if not isinstance(fact, IdentityBlocked):
+            return DeadLetter("not identity.blocked")
+        blocked_jobs.note(batch, fact)
+        self._next_sweep = 0.0
+        return ACK
+
     # -- the sweeper --------------------------------------------------------------------------------------------
 
     def start(self, batch: Batch) -> None:
@@ -207,6 +222,7 @@ class JobState(Consumer):
         if leader.acquire_or_renew(batch.tx, ROLE, self._holder, now, 10 * self._settings.sweep) is None:
             return
         state.put(batch.tx, ROLE, self._outages.dump(), now)
+        self._stop_blocked(batch)
         if not self.idle:
             return  # heartbeats wait to be read: nobody is silent before they are
         changes = Changes(batch, self.name)
@@ -225,6 +241,12 @@ class JobState(Consumer):
                     cause=f"no sign of life for {PILOT_LOST_SECONDS:.0f} s",
                 )
             )
+
+    def _stop_blocked(self, batch: Batch) -> None:
+        changes = Changes(batch, self.name)
+        if blocked_jobs.work(batch, changes):
+            self._next_sweep = batch.now
+        changes.flush()
 
     def _end_leases(self, batch: Batch, changes: Changes) -> None:
         ids = jobs.expired_leases(batch.tx, batch.now, SWEEP_LIMIT)
