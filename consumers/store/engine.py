@@ -90,13 +90,15 @@ class Transaction(Reading):
 
     Attributes:
         fresh: outbox rows added in it, for the writer to publish right after the commit.
+        erased: secrets were overwritten in it: no copy of them may stay in the database's log either.
     """
 
-    __slots__ = ("fresh",)
+    __slots__ = ("erased", "fresh")
 
     def __init__(self, connection: Connection, dialect: DialectName) -> None:
         super().__init__(connection, dialect)
         self.fresh: list[OutboxRow] = []
+        self.erased = False
 
 
 class Store:
@@ -107,6 +109,7 @@ class Store:
         self._reader = reader
         self._process_lock = lock
         self._turn = FairLock() if dialect == "sqlite" else None
+        self._log_eraser = sqlite.LogEraser(writer) if dialect == "sqlite" else None
         self.dialect: DialectName = dialect
 
     @classmethod
@@ -172,8 +175,12 @@ class Store:
     @contextmanager
     def transaction(self) -> Iterator[Transaction]:
         """A write transaction; committed when the block ends, rolled back when it raises."""
-        with self._my_turn(), self._translated(), self._writer.begin() as connection:
-            yield Transaction(connection, self.dialect)
+        with self._my_turn():
+            with self._translated(), self._writer.begin() as connection:
+                tx = Transaction(connection, self.dialect)
+                yield tx
+            if self._log_eraser is not None:
+                self._log_eraser.after(erased=tx.erased)
 
     @contextmanager
     def reading(self) -> Iterator[Reading]:

@@ -98,6 +98,7 @@ def erasing(tx: Transaction) -> Iterator[None]:
     SQLite only. PostgreSQL keeps dead rows until its vacuum, and every database has logs and backups: what makes a
     copy worthless is the encryption.
     """
+    tx.erased = True
     if tx.dialect != "sqlite":
         yield
         return

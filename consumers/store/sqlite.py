@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import fcntl
 import os
+import sqlite3
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -32,6 +34,50 @@ BUSY_TIMEOUT_MS = 10_000
 
 READERS = 8
 """Concurrent readers; a read is short."""
+
+
+ERASE_SECONDS = 5.0
+"""Secrets that were overwritten stay in the log no longer than this and the next transaction."""
+
+ERASE_BUSY_MS = 20
+"""How long erasing waits for readers of old snapshots; then it is tried again after a later transaction."""
+
+
+class LogEraser:
+    """Empties the write-ahead log after secrets were overwritten: it holds the pages as they were before.
+
+    Args:
+        engine: of the one writing connection; nobody else uses it at the same time.
+    """
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._wanted = False
+        self._last = float("-inf")
+
+    def after(self, *, erased: bool) -> None:
+        """A transaction was committed."""
+        self._wanted = self._wanted or erased
+        now = time.monotonic()
+        if self._wanted and now - self._last >= ERASE_SECONDS:
+            self._last = now
+            self._wanted = not self._empty()
+
+    def _empty(self) -> bool:
+        connection = self._engine.raw_connection()
+        try:
+            cursor = connection.cursor()
+            cursor.execute(f"PRAGMA busy_timeout={ERASE_BUSY_MS}")
+            try:
+                cursor.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+                busy = cursor.fetchone()
+            finally:
+                cursor.execute(f"PRAGMA busy_timeout={BUSY_TIMEOUT_MS}")
+            return busy is not None and busy[0] == 0
+        except sqlite3.Error:
+            return False  # a disk that is full, say; what was committed stays committed
+        finally:
+            connection.close()
 
 
 class ProcessLock:
