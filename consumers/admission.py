@@ -1,7 +1,8 @@
 """What is done about refused messages: answered and audited if the sender is proven, else counted and sampled.
 
-Promises: whoever it is, what he sends in vain is stored within a quota per minute; what is beyond is counted, and of a
-proven sender the count is audited when the minute is over. A transaction that is rolled back uses up no quota.
+Promises: whoever it is, what he sends in vain is stored within a quota per minute; what is beyond is counted, and the
+count is audited when the minute is over: of each proven sender, and of all others together. A transaction that is
+rolled back uses up no quota.
 """
 
 from __future__ import annotations
@@ -33,6 +34,9 @@ name, a code and a count."""
 EVENTS_PER_MINUTE = 60
 """Refusals published as events; the others are only counted."""
 
+MAX_CLIENTS = 20
+"""Broker users named in a sum: enough to see whether it is one."""
+
 SAMPLE_BYTES = 64 * 1024
 """Of an unverifiable message no more than this is kept."""
 
@@ -47,6 +51,8 @@ class _Quota:
         minute: since the epoch.
         audited: lines of each proven identity.
         more: refusals of each proven identity beyond its quota.
+        unproven: refusals of all others, by code.
+        clients: broker users that those came from.
     """
 
     minute: int
@@ -54,9 +60,22 @@ class _Quota:
     events: int = 0
     audited: Counter[str] = field(default_factory=Counter)
     more: Counter[str] = field(default_factory=Counter)
+    unproven: Counter[str] = field(default_factory=Counter)
+    clients: frozenset[str] = frozenset()
 
     def copy(self) -> _Quota:
-        return replace(self, audited=self.audited.copy(), more=self.more.copy())
+        return replace(self, audited=self.audited.copy(), more=self.more.copy(), unproven=self.unproven.copy())
+
+    @property
+    def owes(self) -> bool:
+        """Whether there is something to be summed up."""
+        return bool(self.more or self.unproven)
+
+    def count(self, delivery: Delivery, code: str) -> None:
+        """One more whose sender is not proven."""
+        self.unproven[code] += 1
+        if delivery.user_id and len(self.clients) < MAX_CLIENTS:
+            self.clients |= {delivery.user_id[:128]}
 
 
 class Refusals:
@@ -74,7 +93,7 @@ class Refusals:
         """Write down, answer and count these refusals in the batch's transaction."""
         minute = int(batch.now // 60)
         over = minute != self._quota.minute
-        if not refused and not (over and self._quota.more):
+        if not refused and not (over and self._quota.owes):
             return
         if over:
             self._sum_up(batch)
@@ -83,9 +102,11 @@ class Refusals:
             self._answer(batch, delivery, refusal)
             if refusal.proven:
                 self._audit(batch, refusal, quota)
-            elif quota.samples < SAMPLES_PER_MINUTE:
-                quota.samples += 1
-                self._sample(batch, delivery, refusal)
+            else:
+                quota.count(delivery, refusal.code)
+                if quota.samples < SAMPLES_PER_MINUTE:
+                    quota.samples += 1
+                    self._sample(batch, delivery, refusal)
             if quota.events < EVENTS_PER_MINUTE:
                 quota.events += 1
                 self._publish(batch, delivery, refusal)
@@ -93,7 +114,7 @@ class Refusals:
 
     def owes(self, now: float | None = None) -> bool:
         """Whether something is still to be summed up of a minute that is over (without ``now``: of any)."""
-        return bool(self._quota.more) and (now is None or int(now // 60) != self._quota.minute)
+        return self._quota.owes and (now is None or int(now // 60) != self._quota.minute)
 
     def close(self, batch: Batch) -> None:
         """Sum up what there is, for the service ends."""
@@ -109,7 +130,7 @@ class Refusals:
     def _sum_up(self, batch: Batch) -> None:
         """One line for each identity that sent more in vain than its quota."""
         since = self._quota.minute * 60.0
-        lines = [
+        lines: list[audit.NewEntry] = [
             (
                 batch.now,
                 "message.refused-more",
@@ -119,6 +140,15 @@ class Refusals:
             )
             for identity, count in sorted(self._quota.more.items())
         ]
+        if self._quota.unproven:
+            facts = {
+                "service": self._service,
+                "since": since,
+                "count": self._quota.unproven.total(),
+                "codes": dict(self._quota.unproven),
+                "clients": sorted(self._quota.clients),
+            }
+            lines.append((batch.now, "message.unproven", "", "", facts))
         audit.append_many(batch.tx, lines)
 
     def _answer(self, batch: Batch, delivery: Delivery, refusal: RefusalError) -> None:
@@ -143,7 +173,13 @@ class Refusals:
             "message.refused",
             identity=identity,
             client=header.cli if header else "",
-            detail={"service": self._service, "code": refusal.code, "reason": str(refusal)[:1000]},
+            detail={
+                "service": self._service,
+                "code": refusal.code,
+                "reason": str(refusal)[:1000],
+                "type": header.typ if header else "",
+                "thumbprint": header.thumbprint if header else "",
+            },
         )
 
     def _sample(self, batch: Batch, delivery: Delivery, refusal: RefusalError) -> None:

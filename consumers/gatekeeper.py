@@ -145,7 +145,13 @@ class Gatekeeper:
             kind = "pilot" if is_pilot else "user"
             chains.put(tx, chain.thumbprint_b64url, chain.ders, chain.identity, chain.not_after.timestamp(), now)
             sessions.put(tx, client, chain.identity, group, chain.thumbprint_b64url, kind, now)
-            audit.append(tx, now, "login", identity=chain.identity, client=client, detail={"group": group})
+            detail = {
+                "group": group,
+                "kind": kind,
+                "thumbprint": chain.thumbprint_b64url,
+                "not_after": chain.not_after.timestamp(),
+            }
+            audit.append(tx, now, "login", identity=chain.identity, client=client, detail=detail)
             if is_pilot:
                 pilots.seen(tx, client, chain.identity, now)
             delegated = None if is_pilot else proxies.until(tx, chain.identity, group)

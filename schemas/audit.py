@@ -102,6 +102,9 @@ class Line(msgspec.Struct, frozen=True, kw_only=True):
         id: number in the database.
         time: seconds since the epoch; with :attr:`detail` what the hash is made of, so do not round it.
         utc: the same for people (RFC 3339); not part of the hash.
+        event: what happened.
+        identity: canonical DN of whose doing it was; empty if that was not proven.
+        client: his client id.
         detail: the facts as they are kept, byte for byte; a JSON string instead of an object if they are no JSON.
         hash: 64 hexadecimal digits; empty while it is not sealed.
     """

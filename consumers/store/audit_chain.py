@@ -87,9 +87,13 @@ def newest_seal(tx: Reading) -> Seal | None:
 
 
 def extend(tx: Transaction, new: Sequence[Link], seal: Seal, settled: Collection[int]) -> None:
-    """Append places with their seal; ``settled`` entries wait no more. A link that nobody sealed is written over."""
-    sql.insert(tx, links, new, conflict="replace")
-    sql.insert(tx, seals, [seal], conflict="replace")
+    """Append places with their seal; ``settled`` entries wait no more.
+
+    A place that somebody has written past the auditor stays as he left it: it must not stop the sealing, and the check
+    must find it. The entry that had belonged there is found again by :func:`find_strays`.
+    """
+    sql.insert(tx, links, new, conflict="ignore")
+    sql.insert(tx, seals, [seal], conflict="ignore")
     settle(tx, settled)
 
 
@@ -101,9 +105,9 @@ def settle(tx: Transaction, entries: Collection[int]) -> None:
 
 
 def put_signer(tx: Transaction, thumbprint: str, ders: Sequence[bytes], now: float) -> None:
-    """Keep the chain that seals are signed with."""
+    """Keep the chain that seals are signed with, from when it was first used."""
     row = {"thumbprint": thumbprint, "ders": msgspec.msgpack.encode(list(ders)), "seen": now}
-    sql.insert(tx, signers, [row], conflict="replace", replace=("seen",))
+    sql.insert(tx, signers, [row], conflict="ignore")
 
 
 def find_strays(tx: Transaction, after: int, span: int) -> tuple[int, int]:

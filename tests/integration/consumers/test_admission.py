@@ -76,6 +76,23 @@ def test_each_identity_has_its_own_quota_of_lines_and_its_rest_is_one(store: Sto
     assert len(lines(store, "message.refused-more")) == 1
 
 
+def test_what_nobody_is_proven_to_have_sent_is_one_line_a_minute(store: Store) -> None:
+    refusals = Refusals("job-manager")
+    unknown = delivery(b"{}", user_id="ada.1"), RefusalError("chain-unknown", "not known here")
+    for _ in range(4):
+        note(store, refusals, *[garbage()] * 50, unknown, now=NOW + 1)
+    assert lines(store, "message.unproven") == []
+    assert refusals.owes(NOW + MINUTE)
+    note(store, refusals, now=NOW + MINUTE)
+    [line] = lines(store, "message.unproven")
+    assert json.loads(line.detail) == {
+        "service": "job-manager", "since": NOW, "count": 204, "codes": {"forged": 200, "chain-unknown": 4},
+        "clients": ["ada.1"],
+    }  # fmt: skip
+    assert line.identity == ""
+    assert not refusals.owes(NOW + 9 * MINUTE)
+
+
 def test_everybody_is_answered_although_not_everything_is_written(store: Store) -> None:
     batch = note(store, Refusals("job-manager"), *[denied(ADA)] * 100)
     names = [letter.name for letter in batch.unrecorded]

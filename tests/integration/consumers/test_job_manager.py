@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import time
 from collections.abc import Iterator
 
@@ -11,7 +12,7 @@ import pytest
 from consumers.directory import Directory
 from consumers.expansion import SLICE
 from consumers.job_manager import JobManager
-from consumers.store import Store, history, jobs, orders, proxies, submissions
+from consumers.store import Store, audit, history, jobs, orders, proxies, submissions
 from consumers.store.proxies import Proxy
 from schemas.job import JobStatus
 from schemas.messages.common import MAX_INLINE_BYTES, SandboxFile
@@ -256,3 +257,31 @@ def test_delete_and_reschedule(store: Store, manager: JobManager) -> None:
     assert row.status in {JobStatus.WAITING, JobStatus.CHECKING}
     assert (row.ended, row.exit_code) == (None, None)
     assert not outcomes(store, manager, RescheduleJobs(jobs=(1,)), ADA)[1][0]
+
+
+def test_commands_are_audited_with_whose_jobs_they_touched(store: Store, manager: JobManager) -> None:
+    put_job(store, 1, ADA)
+    put_job(store, 2, ADA)
+    put_job(store, 5, user("carl", group="vo_other"))
+    outcomes(store, manager, KillJobs(jobs=(1, 2)), ADA)
+    outcomes(store, manager, DeleteJobs(jobs=(1, 2, 5, 999)), ADMIN)
+    outcomes(store, manager, KillJobs(jobs=(5,)), MONITOR)
+    with store.reading() as tx:
+        lines = [(row.identity, json.loads(row.detail)) for row in audit.query(tx, event="job.commanded")][::-1]
+    assert lines == [
+        (ADA.identity, {"group": "vo_user", "command": "job.kill.v1", "jobs": "1-2", "count": 2}),
+        (
+            ADMIN.identity,
+            {
+                "group": "vo_admin", "command": "job.delete.v1", "jobs": "1-2,5,999", "count": 4, "foreign": 3,
+                "owners": [ADA.identity, user("carl").identity], "refused": 1,
+            },
+        ),
+        (
+            MONITOR.identity,
+            {
+                "group": MONITOR.group, "command": "job.kill.v1", "jobs": "5", "count": 1, "foreign": 1,
+                "owners": [user("carl").identity], "refused": 1,
+            },
+        ),
+    ]  # fmt: skip
