@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import ipaddress
-import math
-import tomllib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -13,6 +11,7 @@ from broker.transport import Endpoint
 from consumers.settings import LeaseSettings, MyProxySettings, ProxySettings, ServerSettings
 from schemas.errors import ConfigurationError, InvalidInputError
 from schemas.identity import canonical_dn
+from schemas.toml import is_finite_number, parse_toml
 
 DEFAULT_PATH = Path("/etc/pilotage/server.toml")
 
@@ -24,12 +23,10 @@ def load(path: Path) -> ServerSettings:
         ConfigurationError: which key of which file is missing or wrong.
     """
     try:
-        values = tomllib.loads(path.read_text(encoding="utf-8"))
+        data = path.read_bytes()
     except OSError as error:
         raise ConfigurationError(f"{path}: cannot be read: {error.strerror}") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigurationError(f"{path}: not TOML: {error}") from None
-    return _Reader(path, values).settings()
+    return _Reader(path, parse_toml(data, path)).settings()
 
 
 class _Reader:
@@ -129,8 +126,7 @@ class _Reader:
 
     def _real(self, section: str, key: str) -> float:
         value = self._get(section, key)
-        number = isinstance(value, int | float) and not isinstance(value, bool)
-        if not number or not math.isfinite(value) or value <= 0:
+        if not is_finite_number(value) or value <= 0:
             raise self._wrong(section, key, "a positive number of seconds")
         return float(value)
 

@@ -10,7 +10,6 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-import msgspec
 import structlog
 
 from broker.authorization import SERVICES, Door
@@ -18,10 +17,21 @@ from broker.connection import Connection
 from broker.identity import Authority, TrustStore, VomsDir, load_credential
 from broker.signing import Signer, facts_of
 from broker.subscriber import Gate
-from broker.topology import FOLLOWERS_ARGUMENTS, FOLLOWERS_PREFIX, Queue, QueueType, queues_of
+from broker.topology import (
+    CUTS_ARGUMENTS,
+    CUTS_PREFIX,
+    FOLLOWERS_ARGUMENTS,
+    FOLLOWERS_PREFIX,
+    Queue,
+    QueueType,
+    queues_of,
+)
 from broker.transport import Login, Pace, State
 from consumers.auditor import Auditor
 from consumers.batch import Consumer
+from consumers.broker_connections import BrokerConnections, ManagementEndpoint
+from consumers.cut_off import CutOff
+from consumers.cutting import Cutter
 from consumers.dead_letters import DeadLetters
 from consumers.directory import Directory
 from consumers.engine import Engine
@@ -44,6 +54,7 @@ from consumers.store import Store, chains, registry
 from consumers.vault import Vault, load_keys
 from schemas.errors import ConfigurationError, PilotageError
 from schemas.messages.event import EVENTS
+from schemas.toml import parse_toml
 
 from .server_settings import load as load_settings
 
@@ -185,11 +196,10 @@ class ServiceGroup:
 
     def _seed(self, store: Store) -> None:
         try:
-            parsed = msgspec.toml.decode(self._settings.registry_file.read_bytes())
+            data = self._settings.registry_file.read_bytes()
         except OSError as error:
             raise ConfigurationError(f"{self._settings.registry_file}: {error.strerror}") from None
-        except msgspec.DecodeError as error:
-            raise ConfigurationError(f"{self._settings.registry_file}: {error}") from None
+        parsed = parse_toml(data, self._settings.registry_file)
         with store.transaction() as tx:
             changes = registry.seed(tx, parsed)
         if changes:
@@ -233,6 +243,21 @@ class ServiceGroup:
             port=settings.gatekeeper_port,
         )
         self._http.start()
+        connection = self._connect("gatekeeper")
+        endpoint = settings.endpoint
+        where = ManagementEndpoint(
+            settings.gatekeeper_host, settings.management_port, endpoint.ca_file, endpoint.server_name or endpoint.host
+        )
+        cutter = Cutter(
+            store=store,
+            directory=directory,
+            gatekeeper=gatekeeper,
+            connection=connection,
+            broker=BrokerConnections(where, self._passes),
+            clock=directory.now,
+        )
+        queues = [*queues_of("gatekeeper"), _cuts(connection)]
+        self._start_engine(CutOff(directory, cutter), store, directory, connection, signer, queues)
 
     def _start_consumer(self, name: str, store: Store, directory: Directory, signer: Signer) -> None:
         connection = self._connect(name)
@@ -240,6 +265,18 @@ class ServiceGroup:
         queues = list(queues_of(name))
         if name == "job-monitor":
             queues.append(_followers(connection))
+        self._start_engine(consumer, store, directory, connection, signer, queues)
+
+    def _start_engine(
+        self,
+        consumer: Consumer,
+        store: Store,
+        directory: Directory,
+        connection: Connection,
+        signer: Signer,
+        queues: list[Queue],
+    ) -> None:
+        name = consumer.name
         engine = Engine(
             consumer,
             store=store,
@@ -258,6 +295,17 @@ class ServiceGroup:
             engine.run(self._stop)
         except Exception:
             log.exception("service.died", name=name)
+
+
+def _cuts(connection: Connection) -> Queue:
+    """The queue by which this gatekeeper hears of everybody who lost his rights."""
+    name = CUTS_PREFIX + os.urandom(8).hex()
+    bindings = ((Door.EVENTS.value, "identity.blocked.v1"),)
+    queue = Queue(name, "gatekeeper", bindings, "who lost his rights", type=QueueType.CLASSIC)
+    connection.declare_queue(name, durable=True, arguments=CUTS_ARGUMENTS)
+    for exchange, key in bindings:
+        connection.bind_queue(name, exchange, key)
+    return queue
 
 
 def _followers(connection: Connection) -> Queue:

@@ -188,18 +188,14 @@ def read_values(path: Path) -> Values:
     Raises:
         ConfigurationError: names the file and the key.
     """
-    import tomllib
+    from schemas.toml import parse_toml
 
     try:
         with path.open("rb") as file:
             data = file.read(MAX_FILE_BYTES + 1)
-        if len(data) > MAX_FILE_BYTES:
-            raise ConfigurationError(f"{path} is larger than {MAX_FILE_BYTES >> 10} KiB")
-        document: dict[str, object] = tomllib.loads(data.decode("utf-8"))
     except OSError as error:
         raise ConfigurationError(f"cannot read {path}: {error.strerror}") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise ConfigurationError(f"{path}: {error}") from None
+    document = parse_toml(data, path, limit=MAX_FILE_BYTES)
     return {name: _section(path, name, value) for name, value in document.items()}
 
 

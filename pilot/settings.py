@@ -20,8 +20,6 @@
 
 from __future__ import annotations
 
-import math
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -31,6 +29,7 @@ from broker.session import SessionSettings
 from broker.transport import Endpoint
 from schemas.errors import ConfigurationError
 from schemas.job import HEARTBEAT_SECONDS
+from schemas.toml import is_finite_number, parse_toml
 
 DEFAULT_IDLE_SECONDS = 600.0
 """A pilot that found nothing for ten minutes gives the slot back (DIRAC: ten failed matches)."""
@@ -86,12 +85,10 @@ def load(path: Path) -> PilotSettings:
         ConfigurationError: which key of which file is missing or wrong.
     """
     try:
-        values = tomllib.loads(path.read_text(encoding="utf-8"))
+        data = path.read_bytes()
     except OSError as error:
         raise ConfigurationError(f"{path}: cannot be read: {error.strerror}") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigurationError(f"{path}: not TOML: {error}") from None
-    return _Reader(path, values).settings()
+    return _Reader(path, parse_toml(data, path)).settings()
 
 
 class _Reader:
@@ -160,8 +157,7 @@ class _Reader:
 
     def _seconds(self, key: str, default: float, *, above: float | None = None) -> float:
         value = self._section("pilot").get(key, default)
-        number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-        if not number or value < 0 or (above is not None and value <= above):
+        if not is_finite_number(value) or value < 0 or (above is not None and value <= above):
             wanted = "0 or more" if above is None else f"more than {above:g}"
             raise ConfigurationError(f"{self._path}: [pilot] {key} must be a number, {wanted}")
         return float(value)
