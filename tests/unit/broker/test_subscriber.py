@@ -18,7 +18,7 @@ from schemas.envelope import JWS_HEADER
 from schemas.identity import make_client_id
 from schemas.messages.admin import Readmit
 from schemas.messages.event import WorkWaiting
-from schemas.messages.pilot import Goodbye
+from schemas.messages.pilot import Goodbye, Heartbeat, Offer, RequestMatch
 from schemas.messages.user import KillJobs, SubmitJobs
 from schemas.registry import DAY, Message, encode
 
@@ -34,12 +34,13 @@ KILL = KillJobs(jobs=(1, 2))
 class Registry:
     """A registry that knows Alice and some services."""
 
-    def __init__(self, properties: frozenset[str] = USER) -> None:
+    def __init__(self, properties: frozenset[str] = USER, site: str = "") -> None:
         self.properties = properties
+        self.site = site
 
     def principal(self, identity: str, group: str, client: str) -> Principal | None:
         if identity == DN and group == "users":
-            return Principal(identity, group, self.properties)
+            return Principal(identity, group, self.properties, site=self.site)
         service = identity.removeprefix("/O=Test/CN=")
         return Principal(identity, service=service) if service in KEYS and service != "alice" and not group else None
 
@@ -50,14 +51,16 @@ def signer(name: str = "alice", **changes: Any) -> Signer:
     return Signer(**values)
 
 
-def gate(properties: frozenset[str] = USER, *, audience: str = "job-manager", limited: bool = False) -> Gate:
+def gate(
+    properties: frozenset[str] = USER, *, audience: str = "job-manager", limited: bool = False, site: str = ""
+) -> Gate:
     def resolve(thumbprint: str) -> ChainFacts | None:
         if thumbprint not in KEYS:
             return None
         identity = DN if thumbprint == "alice" else SERVICE.format(thumbprint)
         return ChainFacts(identity, limited, NOW - DAY, NOW + DAY, KEYS[thumbprint].public_key())
 
-    return Gate({audience}, resolve, Registry(properties))
+    return Gate({audience}, resolve, Registry(properties, site))
 
 
 def delivered(out: Outgoing, queue: str = "control", **changes: Any) -> Delivery:
@@ -238,3 +241,27 @@ def test_a_readmission_inside_a_readmission_is_refused() -> None:
     delivery = readmission(inner, user="dead-letters")
     with pytest.raises(RefusalError, match="inside a readmission"):
         fresh_gate().admit(delivery, NOW + 10 * DAY)
+
+
+PILOTS_WORDS: list[tuple[Message, str]] = [
+    (Heartbeat(site="S1"), "job-state"),
+    (Goodbye(reason="x", site="S1"), "job-state"),
+    (RequestMatch(slot="main", offer=Offer(site="S1")), "matcher"),
+]
+
+
+@pytest.mark.parametrize(("message", "audience"), PILOTS_WORDS, ids=["heartbeat", "goodbye", "request"])
+def test_a_pilot_speaks_for_the_site_that_it_was_enrolled_for(message: Message, audience: str) -> None:
+    pilot = frozenset({Property.GENERIC_PILOT})
+    words = delivered(seal(request(message, pilot, "users"), signer(), NOW))
+    for site in ("S1", ""):  # its own; any, of a pilot with a certificate
+        assert gate(pilot, audience=audience, site=site).admit(words, NOW).message == message
+    refusal = refused(words, gate(pilot, audience=audience, site="S2"))
+    assert (refusal.code, refusal.proven) == ("denied", True)
+    assert "enrolled for S2" in str(refusal)
+
+
+def test_a_pilot_that_names_no_site_is_believed() -> None:
+    pilot = frozenset({Property.GENERIC_PILOT})
+    words = delivered(seal(request(Goodbye(reason="x"), pilot, "users"), signer(), NOW))
+    assert gate(pilot, audience="job-state", site="S2").admit(words, NOW)

@@ -80,3 +80,18 @@ def test_no_file_and_no_text(tmp_path: Path) -> None:
     (tmp_path / "x").write_bytes(b"\xff")
     with pytest.raises(ConfigurationError, match="not TOML"):
         load(tmp_path / "x")
+
+
+def test_a_pilot_enrols_or_has_a_certificate(tmp_path: Path) -> None:
+    def said(line: str) -> str:
+        return GOOD.replace('credential = "pilot.pem"', line)
+
+    settings = load(written(tmp_path, said('enrolment = "pilot.enrol"')))
+    assert (settings.enrolment, settings.credential) == (str(tmp_path / "pilot.enrol"), None)
+    for source in ("-", "env"):
+        assert load(written(tmp_path, said(f'enrolment = "{source}"'))).enrolment == source
+    assert load(written(tmp_path, GOOD)).enrolment == ""
+    with pytest.raises(ConfigurationError, match="enrolment is missing"):
+        load(written(tmp_path, said("")))
+    with pytest.raises(ConfigurationError, match="not both"):
+        load(written(tmp_path, said('credential = "pilot.pem"\nenrolment = "-"')))
