@@ -123,7 +123,13 @@ class Delegating:
             return self._deny(batch, message, "invalid", reason)
         until = (self._keep_own if own else self._keep)(batch, taken, chain, key_pem(key))
         batch.commits.append(self._on_stored)
-        detail = {"group": group, "not_after": chain.not_after.timestamp(), "kept_until": until, "own": own}
+        detail = {
+            "group": group,
+            "not_after": chain.not_after.timestamp(),
+            "kept_until": until,
+            "own": own,
+            "thumbprint": chain.thumbprint_b64url,
+        }
         audit.append(batch.tx, batch.now, "proxy.stored", identity=identity, client=message.client, detail=detail)
         batch.answer(message, DelegationStored(not_after=until))
         return ACK

@@ -219,7 +219,7 @@ def test_many_are_encrypted_in_goes(
             place = proxies.place_of(f"/CN={number}", "g")
             proxies.put(tx, Proxy(f"/CN={number}", "g", "chain", vault.encrypt(b"k", place), 2e9, 1.0))
     keys.insert(0, NEW)
-    left = []
+    left: list[int] = []
     while not left or left[-1]:
         answer = ask(store, manager, ReencryptRepository())
         assert isinstance(answer, RepositoryReencrypted)
@@ -307,10 +307,10 @@ def test_an_accounts_proxy_goes_some_time_after_its_last_job(
         jobs.update_many(tx, {2: {"status": JobStatus.KILLED}})
     assert is_kept(6000)
     assert not is_kept(6000 + 1801)
-    with store.reading() as tx:
-        assert audit.query(tx)[0].event == "proxy.forgotten"
-        assert secrets_of(store) == []
-        assert proxy_care.load(tx) == {}
+    assert secrets_of(store) == []
+    with store.reading() as reading:
+        assert audit.query(reading)[0].event == "proxy.forgotten"
+        assert proxy_care.load(reading) == {}
 
 
 def test_a_submission_that_is_still_being_written_keeps_the_proxy(store: Store) -> None:
