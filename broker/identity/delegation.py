@@ -196,7 +196,9 @@ def _issue(
     language = LIMITED if limited or bounds.limited else INHERIT_ALL
     for item in acs:
         inspect_ac(item, [end_entity.der])
-    proxy = _build(key, issuer, issuer_key, start, end, ProxyCertInfo(language, path_length), acs)
+    # No more than what is left: a larger number would mean the same (RFC 3820 §4.1.4), but OpenSSL refuses it.
+    length = None if path_length is None else min(path_length, bounds.path_left - 1)
+    proxy = _build(key, issuer, issuer_key, start, end, ProxyCertInfo(language, length), acs)
     below_root = [item for item in authorities if not item.is_self_issued]
     chain = (proxy, *(item.der for item in (*reversed(path), *below_root)))
     if len(chain) > MAX_CERTIFICATES:
