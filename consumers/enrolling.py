@@ -82,6 +82,8 @@ class EnrolmentDesk:
             # Before the claim: who is elsewhere does not use up a secret.
             self._note(tx, row, client, now, "enrolment.refused", reason=f"for {row.site}, used at {wish.claims.site}")
             return f"the enrolment is for {row.site}, not for {wish.claims.site[:100]}"
+        if row.assertion == assertion and row.revoked is None:
+            return row  # RabbitMQ asks twice for one login
         claimed = enrolments.claim(
             tx, row.id, client=client, pilot_key=wish.key_hash, assertion=assertion, now=now
         )  # fmt: skip
