@@ -97,12 +97,14 @@ def read_ac(encoded: bytes) -> AttributeCertificate:
     return _read_explained(der.read_exactly(encoded, der.SEQUENCE))
 
 
-def encode_acs(encoded: Sequence[bytes]) -> bytes:
+def encode_acs(encoded: Sequence[bytes], limit: int) -> bytes:
     """Write the proxy extension from attribute certificates; what could not be read again is refused.
 
     Raises:
         DerError: malformed or above a limit.
     """
+    if len(encoded) > limit:
+        raise der.DerError(f"more than {limit} attribute certificates in a proxy")
     for item in encoded:
         read_ac(item)
     value = der.encode(der.SEQUENCE, der.encode(der.SEQUENCE, *encoded))

@@ -36,7 +36,7 @@ from .errors import IdentityError
 from .keys import MIN_RSA_BITS, PrivateKey, PublicKey, certificate_key, check_public_key, public_bytes
 from .proxy import order_chain
 from .proxy_info import INHERIT_ALL, LIMITED, ProxyCertInfo
-from .voms import OID_VOMS_ACS, check_fqans, check_holder
+from .voms import MAX_ACS, OID_VOMS_ACS, check_fqans, check_holder
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -246,7 +246,7 @@ def _build(
         .add_extension(x509.UnrecognizedExtension(ObjectIdentifier(OID_PROXY_CERT_INFO), info.encode()), critical=True)
     )
     if acs:
-        attributes = x509.UnrecognizedExtension(ObjectIdentifier(OID_VOMS_ACS), encode_acs(acs))
+        attributes = x509.UnrecognizedExtension(ObjectIdentifier(OID_VOMS_ACS), encode_acs(acs, MAX_ACS))
         builder = builder.add_extension(attributes, critical=False)
     return builder.sign(issuer_key, hashes.SHA256()).public_bytes(Encoding.DER)
 

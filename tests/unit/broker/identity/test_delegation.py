@@ -24,9 +24,15 @@ from broker.identity import (
 )
 from broker.identity.keys import PrivateKey
 from broker.identity.proxy_info import LIMITED
+from tests.support.attribute_certificates import FQANS, Voms, make_ac, make_voms
 from tests.support.pki import HOUR, NOW, USER_DN, Pki, craft, proxy, sign, usage
 
 DAY = dt.timedelta(days=1)
+
+
+@pytest.fixture(scope="module")
+def voms(pki: Pki, tmp_path_factory: pytest.TempPathFactory) -> Voms:
+    return make_voms(pki, tmp_path_factory.mktemp("vomsdir"))
 
 
 def make(issuer: Credential, **options: object) -> Credential:
@@ -214,3 +220,38 @@ def test_openssl_accepts_what_we_issue(pki: Pki, tmp_path: Path, bits: int | Non
     ).stdout
     assert "Proxy Certificate Information: critical" in text
     assert "1.3.6.1.4.1.3536.1.1.1.9" in text
+
+
+def test_attributes_go_into_the_proxy_and_change_nothing_else(pki: Pki, voms: Voms) -> None:
+    acs = [make_ac(voms, end=NOW + DAY), make_ac(voms, fqans=["/lhcb/prod"], old_holder=True)]
+    short = make(pki.user, lifetime=HOUR, acs=acs, limited=True)
+    chain = verify_chain(short.ders, pki.trust, voms.vomsdir, NOW)
+    assert (chain.not_after, chain.limited, chain.identity) == (NOW + HOUR, True, USER_DN)
+    assert [ac.valid for ac in chain.acs] == [True, True]
+    assert chain.fqans == (*FQANS, "/lhcb/prod")
+    child = delegate(short, make_csr(new_key()), acs=[make_ac(voms, fqans=["/lhcb/deep"])])
+    assert verify_chain(child, pki.trust, voms.vomsdir, NOW).fqans == ("/lhcb/deep", *FQANS, "/lhcb/prod")
+
+
+def test_attributes_that_nobody_could_use_are_refused_at_once(pki: Pki, voms: Voms) -> None:
+    good = make_ac(voms)
+    somebody = pki.authority.issue("/DC=org/DC=example/CN=Somebody", now=NOW)
+    for issuer, acs, reason in (
+        (somebody, [good], "holder is not the end entity"),
+        (pki.user, [b""], "truncated"),
+        (pki.user, [good + b"\0"], "behind the end"),
+        (pki.user, [b"\x30\x00"], "malformed"),
+        (pki.user, [make_ac(voms, fqans=["/atlas"])], "FQAN outside VO"),
+        (pki.user, [good] * 17, "more than 16"),
+        (pki.user, [make_ac(voms, fqans=["/lhcb/x" + "x" * 400] * 120)] * 2, "larger than"),
+        (pki.user, [b"\x30" * 70_000], "larger than"),
+    ):
+        with pytest.raises(IdentityError, match=reason):
+            make(issuer, acs=acs)
+
+
+def test_a_chain_that_nobody_would_read_is_not_made(pki: Pki, voms: Voms) -> None:
+    large = make_ac(voms, fqans=["/lhcb/x" + "x" * 400] * 120)
+    chain = make(pki.user, acs=[large])
+    with pytest.raises(IdentityError, match="65536 bytes"):
+        make(chain, acs=[large])

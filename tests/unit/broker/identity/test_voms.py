@@ -187,6 +187,33 @@ def test_too_many(voms: Voms) -> None:
     assert "more than 16" in judge(voms, *[make_ac(voms)] * 17)[0].reason
 
 
+@pytest.mark.parametrize(
+    "value",
+    [
+        der.encode(der.SEQUENCE, der.encode(der.SEQUENCE, b"\x30\x00" * 30_000)),
+        der.encode(der.SEQUENCE, b"\x30\x00" * 30_000),
+        b"\x30\x82\xff\xf0" * 15_000,
+        b"\x30\x83\xff\xff\xff" + b"\x30\x00" * 20_000,
+        b"\x30\x84\x7f\xff\xff\xff\x30\x00",
+    ],
+    ids=["many empty", "many groups", "nested lengths", "longer than it is", "two gigabytes"],
+)
+def test_giant_sequences(voms: Voms, value: bytes) -> None:
+    assert not any(ac.valid for ac in judge_raw(voms, value, voms.vomsdir))
+
+
+def test_more_groups_than_anybody_has(voms: Voms) -> None:
+    assert judge(voms, make_ac(voms, fqans=["/lhcb"] * 1024))[0].valid
+    assert "far too many" in reason(voms, make_ac(voms, fqans=["/lhcb"] * 1025))
+
+
+def test_an_ac_cut_off_anywhere_counts_for_nothing(voms: Voms) -> None:
+    whole = make_ac(voms)
+    for size in range(0, len(whole), 7):
+        assert not any(ac.valid for ac in judge(voms, whole[:size]))
+    assert not any(ac.valid for ac in judge(voms, whole + b"\x30\x00"))
+
+
 def test_an_independent_proxy_has_no_attributes_of_the_user(voms: Voms) -> None:
     from broker.identity.proxy_info import INDEPENDENT, ProxyCertInfo
 
