@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import resource
 import signal
 import sys
 import threading
@@ -32,6 +33,7 @@ def main(argv: list[str] | None = None) -> int:
         sys.stderr.write(f"error: no such service: {', '.join(unknown)}; there are: {', '.join(NAMES)}, all\n")
         return 2
     configure(json=not sys.stderr.isatty())
+    keep_to_itself()
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
@@ -44,6 +46,12 @@ def main(argv: list[str] | None = None) -> int:
         sys.stderr.write(f"error: {error}\n")
         return 1
     return 1 if group.failed else 0
+
+
+def keep_to_itself() -> None:
+    """Nothing that this process writes is for others: no file and, should it crash, not its memory with the keys."""
+    os.umask(0o077)
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 
 
 def _announce(ready_file: Path | None) -> None:

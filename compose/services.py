@@ -56,6 +56,7 @@ from schemas.errors import ConfigurationError, PilotageError
 from schemas.messages.event import EVENTS
 from schemas.toml import parse_toml
 
+from .guarded import check_files
 from .server_settings import load as load_settings
 
 NAMES = tuple(sorted(SERVICES))
@@ -176,6 +177,7 @@ class ServiceGroup:
 
     def _start(self) -> None:
         settings = self._settings
+        check_files(settings)
         password = _secret(settings.store_password_file) if settings.store_password_file else None
         store = self._store = Store.open(settings.store_url, password=password)
         trust = TrustStore.load(settings.trust_dir)

@@ -43,6 +43,9 @@ PLANNER = "-c enable_seqscan=off -c enable_hashjoin=off -c enable_mergejoin=off"
 """Our statements touch few rows of large tables, by key. Plans of prepared statements are kept, and one made while the
 tables were still small would go on reading them whole when they are large."""
 
+REQUIRE_AUTH_VERSION = 160_000
+"""From PostgreSQL 16 on the client library refuses ways to log in that it is told not to take."""
+
 POOL_SIZE = 4
 """A consumer writes from one thread and reads from a few; many processes share one server."""
 
@@ -154,7 +157,12 @@ class Store:
         )
         engine = sa.create_engine(
             url.set(drivername="postgresql+psycopg"),
-            connect_args={"options": options, "connect_timeout": CONNECT_TIMEOUT, "application_name": "pilotage"},
+            connect_args={
+                "options": options,
+                "connect_timeout": CONNECT_TIMEOUT,
+                "application_name": "pilotage",
+                **_sound_methods(url),
+            },
             isolation_level="READ COMMITTED",
             pool_size=POOL_SIZE,
             max_overflow=POOL_SIZE,
@@ -243,6 +251,15 @@ class Store:
             if translated is error:
                 raise
             raise translated from error
+
+
+def _sound_methods(url: URL) -> dict[str, str]:
+    """Let no server have the password itself, or an MD5 of it: peer, certificates and SCRAM do without."""
+    from psycopg import pq
+
+    if "require_auth" in url.query or pq.version() < REQUIRE_AUTH_VERSION:
+        return {}
+    return {"require_auth": "!password,!md5"}
 
 
 def _without_nul(

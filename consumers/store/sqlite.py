@@ -8,6 +8,7 @@ from __future__ import annotations
 import fcntl
 import os
 import sqlite3
+import stat
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -102,7 +103,8 @@ def claim(path: Path) -> ProcessLock:
     """
     try:
         path.parent.mkdir(mode=DIRECTORY_MODE, parents=True, exist_ok=True)
-        lock = os.open(path.with_name(path.name + ".lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, FILE_MODE)
+        _check_folder(path.parent)
+        lock = _private(path.with_name(path.name + ".lock"))
     except OSError as error:
         raise ConfigurationError(f"cannot use {path}: {error.strerror}") from error
     try:
@@ -117,13 +119,37 @@ def claim(path: Path) -> ProcessLock:
     try:
         os.ftruncate(lock, 0)
         os.pwrite(lock, f"{os.getpid()}\n".encode(), 0)
-        database = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, FILE_MODE)
-        os.fchmod(database, FILE_MODE)
-        os.close(database)
+        # SQLite gives its other files (-wal, -shm, -journal) the rights of the database; those of a crash stay as
+        # they were made.
+        os.close(_private(path))
+        for suffix in ("-wal", "-shm", "-journal"):
+            beside = path.with_name(path.name + suffix)
+            if beside.exists():
+                os.close(_private(beside))
     except OSError as error:
         os.close(lock)
         raise ConfigurationError(f"cannot use {path}: {error.strerror}") from error
     return ProcessLock(lock)
+
+
+def _check_folder(folder: Path) -> None:
+    """Whoever may write into the folder may put another database there."""
+    state = folder.stat()
+    if state.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+        raise ConfigurationError(f"{folder}: others may write there, and it holds the store; try: chmod go-w {folder}")
+    if state.st_uid not in {0, os.geteuid()}:
+        raise ConfigurationError(f"{folder}: belongs to another account ({state.st_uid}), and it holds the store")
+
+
+def _private(path: Path) -> int:
+    """Open a file of the store, made if missing, for this account alone; a link is not followed."""
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, FILE_MODE)
+    try:
+        os.fchmod(descriptor, FILE_MODE)
+    except BaseException:
+        os.close(descriptor)
+        raise
+    return descriptor
 
 
 def writer(url: URL) -> Engine:

@@ -8,7 +8,7 @@ import stat
 import subprocess
 import sys
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import pytest
@@ -78,14 +78,57 @@ def test_a_second_process_is_refused_and_told_why(tmp_path: Path) -> None:
     assert python(OPEN, url).communicate(timeout=60)[0] == ""
 
 
-def test_only_the_service_account_can_read_the_files(tmp_path: Path) -> None:
-    with Store.open(f"sqlite:///{tmp_path}/data/s.db") as store, store.transaction() as tx:
+@pytest.fixture
+def careless() -> Iterator[None]:
+    """An account that lets everybody do everything with its new files."""
+    before = os.umask(0)
+    yield
+    os.umask(before)
+
+
+@pytest.mark.usefixtures("careless")
+@pytest.mark.parametrize("left_open", [False, True], ids=["new", "left open by somebody"])
+def test_only_the_service_account_can_read_the_files(tmp_path: Path, left_open: bool) -> None:
+    folder = tmp_path / "data"
+    if left_open:
+        folder.mkdir(0o755)
+        for name in ("s.db", "s.db.lock"):
+            (folder / name).touch(0o666)
+    with Store.open(f"sqlite:///{folder}/s.db") as store, store.transaction() as tx:
         state.put(tx, "x", b"1", 1.0)
-        folder = tmp_path / "data"
-        assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+        assert stat.S_IMODE(folder.stat().st_mode) == (0o755 if left_open else 0o700)
         files = {path.name: stat.S_IMODE(path.stat().st_mode) for path in folder.iterdir()}
-    assert {"s.db", "s.db-wal", "s.db.lock"} <= files.keys()
+    assert {"s.db", "s.db-wal", "s.db-shm", "s.db.lock"} <= files.keys()
     assert set(files.values()) == {0o600}
+
+
+@pytest.mark.usefixtures("careless")
+def test_files_that_a_crash_left_open_are_closed(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path}/s.db"
+    Store.open(url).close()
+    for suffix in ("-wal", "-shm"):
+        (tmp_path / f"s.db{suffix}").touch(0o666)
+    with Store.open(url) as store, store.reading():
+        assert {stat.S_IMODE(path.stat().st_mode) for path in tmp_path.glob("s.db*")} == {0o600}
+
+
+def test_a_place_where_others_may_write_is_refused(tmp_path: Path) -> None:
+    for right in (stat.S_IWGRP, stat.S_IWOTH):
+        folder = tmp_path / f"open{right}"
+        folder.mkdir(0o700)
+        folder.chmod(0o755 | right)
+        with pytest.raises(ConfigurationError, match="chmod go-w"):
+            Store.open(f"sqlite:///{folder}/s.db")
+        assert not list(folder.iterdir())
+
+
+@pytest.mark.parametrize("name", ["s.db", "s.db.lock"])
+def test_a_link_in_its_place_is_not_followed(tmp_path: Path, name: str) -> None:
+    (tmp_path / "other").touch(0o644)
+    (tmp_path / name).symlink_to(tmp_path / "other")
+    with pytest.raises(ConfigurationError, match=r"cannot use .*s\.db"):
+        Store.open(f"sqlite:///{tmp_path}/s.db")
+    assert stat.S_IMODE((tmp_path / "other").stat().st_mode) == 0o644
 
 
 def test_a_killed_process_leaves_nothing_half(store_url: str) -> None:
