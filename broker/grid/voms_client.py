@@ -17,10 +17,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
-from broker.identity import IdentityError, inspect_ac
-from broker.identity.attribute_certificate import MAX_AC_BYTES
 from schemas.identity import Fqan
 
+from ..identity import IdentityError, inspect_ac
+from ..identity.attribute_certificate import MAX_AC_BYTES
 from .errors import GridRefusedError, GridUnavailableError
 from .tls import connect
 from .vomses import VomsEntry, Vomses, load_vomses, parse_vomses
@@ -30,8 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from broker.identity import Credential
-
+    from ..identity import Credential
     from .tls import Link
 
 __all__ = ["AcAnswer", "VomsEntry", "Vomses", "load_vomses", "parse_vomses", "request_ac"]
