@@ -49,8 +49,10 @@ MOUNTS: tuple[Mount, ...] = (
     Mount("watch", "producers.commands.watch", "Watch everything that happens; Ctrl-C ends it."),
     Mount("replica", "producers.commands.replica", "Where files have their copies."),
     Mount("audit", "producers.commands.audit", "See the audit, and verify that nobody changed it."),
+    Mount("pilot", "producers.commands.pilot", "Enrol pilots, list and revoke them (operators)."),
     Mount("site", "producers.commands.site", "List sites, ban them and allow them again."),
     Mount("admin", "producers.commands.admin", "See and change who and what is known (operators)."),
+    Mount("session", "producers.commands.session", "See who is connected, and cut connections (operators)."),
     Mount("dead", "producers.commands.dead", "See and deal with messages that could not be handled."),
 )
 
