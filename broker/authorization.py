@@ -155,8 +155,13 @@ TABLE: Mapping[str, Rule] = {
     # operators and auditors; what the audit tells is not for worker nodes
     "audit.query.v1": Rule((Door.ADMIN,), _AUDIT, full_proxy=True),
     "audit.walk.v1": Rule((Door.ADMIN,), _AUDIT, full_proxy=True),
+    "audit.trace.v1": Rule((Door.ADMIN,), _AUDIT, full_proxy=True),
+    "session.query.v1": Rule((Door.ADMIN,), _OPERATE),
+    "session.cut.v1": Rule((Door.ADMIN,), _OPERATE, full_proxy=True),
     # services to clients
     "session.welcome.v1": _answer("gatekeeper"),
+    "session.listing.v1": _answer("gatekeeper"),
+    "session.ended.v1": _answer("gatekeeper"),
     "chain.unknown.v1": _answer(*_EVERY_SERVICE),
     "request.refused.v1": _answer(*_EVERY_SERVICE),
     "job.submitted.v1": _answer("job-manager", _ON_BEHALF),

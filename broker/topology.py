@@ -199,6 +199,13 @@ QUEUES: tuple[Queue, ...] = (
         max_length=100_000,
     ),
     Queue(
+        "sessions",
+        "gatekeeper",
+        _from(Door.ADMIN, "session.query.v1", "session.cut.v1"),
+        "operators look at who is connected, and cut connections",
+        max_length=10_000,
+    ),
+    Queue(
         "optimizations",
         "optimizer",
         _from(Door.EVENTS, "jobs.received.v1"),
@@ -256,6 +263,11 @@ FOLLOWERS_PREFIX = "followers."
 
 FOLLOWERS_ARGUMENTS: Mapping[str, str | int] = {"x-expires": 60_000, "x-message-ttl": 60_000, "x-max-length": 100_000}
 
+CUTS_PREFIX = "cuts."
+"""Each gatekeeper declares one such queue and hears of everybody who lost his rights."""
+
+CUTS_ARGUMENTS: Mapping[str, str | int] = {"x-expires": 60_000, "x-message-ttl": 60_000, "x-max-length": 100_000}
+
 REPLY_ARGUMENTS: Mapping[str, str | int] = {"x-expires": REPLY_EXPIRES, "x-message-ttl": REPLY_TTL}
 
 
@@ -285,15 +297,15 @@ class BrokerRights:
 def rights_of(service: str) -> BrokerRights:
     """The least rights with which a service can do its work.
 
-    Every service answers clients and publishes facts. The gatekeeper makes reply queues; job-monitor makes its
-    followers' queue; dead-letters puts messages back where they came from.
+    Every service answers clients and publishes facts. The gatekeeper makes and deletes reply queues, and its own queue
+    of blocked identities; job-monitor makes its followers' queue; dead-letters puts messages back where they came from.
     """
     reads = [queue.name for queue in queues_of(service)]
     writes = [Door.EVENTS.value, Door.REPLIES.value]
     configure = "^$"
     if service == "gatekeeper":
-        configure = r"^reply\..+$"
-        return BrokerRights(configure, _any(writes) + r"|^reply\..+$", r"^pilotage\.replies$")
+        own = r"^(reply|cuts)\..+$"
+        return BrokerRights(own, _any(writes) + "|" + own, _any([*reads, *writes]) + r"|^cuts\..+$")
     if service == "job-monitor":
         configure = r"^followers\..+$"
         return BrokerRights(

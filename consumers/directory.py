@@ -1,6 +1,7 @@
 """Who is who, for one process: the registry and the chains, read from the store and kept fresh.
 
-Promises: a change of the registry (a suspended user, a new group) is obeyed within :data:`REFRESH_SECONDS`; a chain is
+Promises: a change of the registry (a suspended user, a new group) or of the trust directory (a CRL) is obeyed within
+:data:`REFRESH_SECONDS`; a chain is
 known as soon as the gatekeeper committed it. Unknown thumbprints are never remembered as unknown.
 """
 
@@ -35,7 +36,7 @@ CACHED_PRINCIPALS = 50_000
 """Identities and groups of a large grid's day, some hundred bytes each."""
 
 RECHECK_SECONDS = 60.0
-"""A cached chain is verified again after this time, so that new CRLs and lost trust anchors act."""
+"""A cached chain is verified again after this time: CRLs end. New CRLs and lost trust anchors act at once."""
 
 Principals: TypeAlias = dict[tuple[str, str], Principal | None]
 """(identity, group) → who that is."""
@@ -64,6 +65,8 @@ class Directory:
         self._principals: Principals = {}
         self._enrolled = EnrolledPilots(store)
         self._chains: OrderedDict[str, tuple[float, ChainFacts]] = OrderedDict()
+        self._trusted = trust.generation
+        self._looked = float("-inf")
 
     # -- registry -----------------------------------------------------------------------------------------------
 
@@ -83,10 +86,16 @@ class Directory:
             return self._snapshot, self._principals
 
     def forget(self) -> None:
-        """Look at the registry again at the next question: somebody said that it changed."""
+        """Look at registry and trust directory again at the next question: somebody said that they changed."""
         with self._lock:
-            self._loaded = float("-inf")
+            self._loaded = self._looked = float("-inf")
         self._enrolled.forget()
+
+    def generation(self) -> tuple[int, int]:
+        """Changes with every change of registry or trust directory: who was let in before is to be looked at again."""
+        version = self.registry().version
+        self._look_at_trust()
+        return version, self._trusted
 
     def first_group(self, identity: str) -> str:
         """The group that is taken if none is named; empty for who has none."""
@@ -135,10 +144,25 @@ class Directory:
         Raises:
             IdentityError: it is not valid.
         """
+        self._look_at_trust()
         return verify_chain(ders, self._trust, self._voms, dt.datetime.fromtimestamp(self._clock(), dt.UTC))
+
+    def _look_at_trust(self) -> None:
+        """Forget what was verified before the trust directory changed: a CRL acts as fast as the registry."""
+        now = time.monotonic()
+        with self._lock:
+            if now - self._looked <= REFRESH_SECONDS:
+                return
+            self._looked = now
+        self._trust.reload_if_changed()
+        with self._lock:
+            if self._trust.generation != self._trusted:
+                self._trusted = self._trust.generation
+                self._chains.clear()
 
     def __call__(self, thumbprint: str) -> KnownChain | None:
         """Find a signing chain by thumbprint; None if unknown, or not valid any more for another reason than age."""
+        self._look_at_trust()
         now = self._clock()
         with self._lock:
             cached = self._chains.get(thumbprint)
@@ -149,8 +173,9 @@ class Directory:
             stored = chains.get(tx, [thumbprint]).get(thumbprint)
         if stored is None:
             return None
+        trusted = self._trust.generation
         facts = self._facts(stored.ders, now)
-        if facts is not None:
+        if facts is not None and trusted == self._trust.generation:  # else it was verified by what counts no more
             self.remember(thumbprint, facts)
         return facts
 

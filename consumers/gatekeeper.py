@@ -276,6 +276,11 @@ class Gatekeeper:
         self._remember(session)
         return session
 
+    def forget(self, client: str) -> None:
+        """Look this client up again at its next question."""
+        with self._lock:
+            self._sessions.pop(client, None)
+
     def _remember(self, session: ClientSession) -> None:
         with self._lock:
             self._sessions[session.client] = session

@@ -207,6 +207,16 @@ EVENTS: Mapping[str, AuditEvent] = {
         "the operator's",
         {**_REASON, "changes": "what", "count": "how many", "forced": "although it locks the operator out"},
     ),
+    "session.cut": AuditEvent(
+        "Connections of a client were closed.",
+        "the client's",
+        {**_REASON, "connections": "how many", "by": "DN of the operator, the source, or the gatekeeper itself"},
+    ),
+    "session.cut-ordered": AuditEvent(
+        "An operator ordered to close connections.",
+        "the operator's",
+        {**_REASON, "who": "DN or client id"},
+    ),
     "dead.replayed": AuditEvent("Dead letters were admitted again.", "the operator's", {"letters": "their numbers"}),
     "dead.discarded": AuditEvent(
         "Dead letters were closed.", "the operator's", {"letters": "their numbers", **_REASON}

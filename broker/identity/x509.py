@@ -120,6 +120,7 @@ class TrustStore:
         self._lock = threading.Lock()
         self._snapshot = _Snapshot(TrustFiles.read(directory))
         self._looked = time.monotonic()
+        self._readings = 1
 
     @classmethod
     def load(cls, path: Path) -> Self:
@@ -140,6 +141,11 @@ class TrustStore:
         """Files that were left out, with the reason: for ``doctor`` and the log of a service."""
         return self._snapshot.files.problems
 
+    @property
+    def generation(self) -> int:
+        """Changes with each reading: what was verified under an older one is to be verified anew."""
+        return self._readings
+
     def reload_if_changed(self) -> bool:
         """Read the directory again if a file changed; return whether it was read.
 
@@ -151,6 +157,7 @@ class TrustStore:
                 if fingerprint(self._directory) == self._snapshot.files.fingerprint:
                     return False
                 self._snapshot = _Snapshot(TrustFiles.read(self._directory))
+                self._readings += 1
             except ConfigurationError:
                 return False
             return True

@@ -37,6 +37,18 @@ def get(tx: Reading, client: str) -> Session | None:
     return None if row is None else Session(*row)
 
 
+def get_many(tx: Reading, clients: Collection[str]) -> dict[str, Session]:
+    """Sessions of clients; unknown ones are absent."""
+    found = sql.fetch(tx, _get_many(tx.dialect), ids=sql.listed(tx, clients)) if clients else []
+    return {row[0]: Session(*row) for row in found}
+
+
+def remove(tx: Transaction, client: str, seen_before: float) -> bool:
+    """Forget a client that did not log in since a time: it may touch nothing any more; whether it was there."""
+    statement = sa.delete(sessions).where(sessions.c.client == client, sessions.c.seen <= seen_before)
+    return bool(sql.run(tx, statement))
+
+
 def of_identity(tx: Reading, identity: str) -> list[Session]:
     """All clients of an identity (to close their connections when it is revoked)."""
     statement = sa.select(*sql.picked(sessions, Session)).where(sessions.c.identity == identity)
@@ -57,6 +69,11 @@ def purge(tx: Transaction, seen_before: float) -> int:
 @cache
 def _get() -> sa.Executable:
     return sa.select(*sql.picked(sessions, Session)).where(sessions.c.client == sa.bindparam("client", type_=sa.Text))
+
+
+@cache
+def _get_many(dialect: DialectName) -> sa.Executable:
+    return sa.select(*sql.picked(sessions, Session)).where(sql.among(dialect, sessions.c.client))
 
 
 @cache

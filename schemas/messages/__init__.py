@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from . import admin, audit, enrolment, event, pilot, proxies, registrar, service, user
+from . import admin, audit, enrolment, event, pilot, proxies, registrar, service, sessions, user
 
-__all__ = ["admin", "audit", "enrolment", "event", "pilot", "proxies", "registrar", "service", "user"]
+__all__ = ["admin", "audit", "enrolment", "event", "pilot", "proxies", "registrar", "service", "sessions", "user"]

@@ -14,7 +14,9 @@ from schemas.registry import by_name
 
 
 def consumer_of(service: str) -> type[Consumer]:
-    module = importlib.import_module(f"consumers.{service.replace('-', '_')}")
+    # What the gatekeeper reads is read by its other half.
+    name = "cut_off" if service == "gatekeeper" else service.replace("-", "_")
+    module = importlib.import_module(f"consumers.{name}")
     (found,) = (
         cls
         for _, cls in inspect.getmembers(module, inspect.isclass)
@@ -23,7 +25,7 @@ def consumer_of(service: str) -> type[Consumer]:
     return found
 
 
-CONSUMERS = {service: consumer_of(service) for service in sorted(SERVICES - {"gatekeeper"})}
+CONSUMERS = {service: consumer_of(service) for service in sorted(SERVICES)}
 READ = [queue for queue in QUEUES if queue.consumer]
 
 

@@ -3,7 +3,8 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from consumers import admission, following, gatekeeper, job_manager, proxy_manager
+from consumers import admission, allowance, cut_off, delegating, following, gatekeeper
+from consumers.domain.ceilings import BUILT_IN
 from consumers.domain.index import AGEING_SECONDS
 from consumers.domain.requirements import CPU_CLASSES
 from consumers.domain.shares import MAX_CREDIT
@@ -32,13 +33,16 @@ def test_numbers_in_the_text_are_those_of_the_code() -> None:
 
 def test_limits_of_users_are_those_of_the_code() -> None:
     text = (DOCS.parent / "how-to" / "operate.md").read_text("utf-8")
-    assert f"| submissions | {job_manager.SUBMISSIONS_PER_MINUTE} a minute |" in text
-    assert f"| jobs submitted | {job_manager.JOBS_PER_HOUR:,} an hour |".replace(",", " ") in text
-    assert f"| {job_manager.BYTES_PER_HOUR >> 30} GiB an hour |" in text
+    for measure, value in BUILT_IN.items():
+        [row] = [line for line in text.splitlines() if line.startswith(f"| `{measure}`")]
+        assert f"| {value:,} |".replace(",", " " if value > 9999 else "") in row
+    assert f"up to {allowance.RECOUNT_SECONDS:.0f} s more" in text
+    assert f"| {allowance.BYTES_PER_HOUR >> 30} GiB an hour |" in text
+    assert f"every\n{cut_off.SWEEP_SECONDS:.0f} s at everybody who is connected" in text
     assert f"| {following.MAX_PER_CLIENT} by one client, {following.MAX_PER_IDENTITY} by all of one user |" in text
-    assert f"| delegations under way | {proxy_manager.MAX_PENDING} |" in text
+    assert f"| delegations under way | {delegating.MAX_PENDING} |" in text
     assert f"| {admission.AUDITED_PER_MINUTE} lines a minute;" in text
-    assert f"lives at least {proxy_manager.SHORTEST_DELEGATED / 60:.0f} minutes" in text
+    assert f"lives at least {delegating.SHORTEST_DELEGATED / 60:.0f} minutes" in text
     assert f"beyond {MAX_SANDBOX_BYTES >> 20} MiB in total" in text
 
 

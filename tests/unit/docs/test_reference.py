@@ -186,7 +186,7 @@ def test_keys_of_the_services_file() -> None:
             "trust": {"ca_dir": "ca"},
             "registry": {"file": "r"},
             "services": {"credentials": "c", "master_keys": ["k"]},
-            "gatekeeper": {"port": 1},
+            "gatekeeper": {"port": 1, "cert_file": "c", "key_file": "k", "management_port": 2},
             "leases": {},
             "proxies": {},
             "myproxy": {"host": "h", "credential": "wms.pem"},
