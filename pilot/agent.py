@@ -27,6 +27,7 @@ from schemas.messages.service import (
     MatchResponse,
     Order,
     ProxyIssued,
+    Refused,
     SandboxChunk,
     SandboxStored,
 )
@@ -36,7 +37,7 @@ from .demand import Demand
 from .kernel import steady_now
 from .node import NodeMeasure
 from .post import Post
-from .proxies import Proxies
+from .proxies import Proxies, Slot
 from .renewal import Renewal
 from .settings import PilotSettings
 from .task import Key, Task
@@ -184,6 +185,8 @@ class Agent:
                 self._on_proxy(issued)
             case PilotEnrolled() as enrolled if self._renewal is not None:
                 self._renewal.on_enrolled(enrolled, incoming.verified.header.cid)
+            case Refused(reason=reason) if self._attempts.refuse_request(incoming.verified.header.cid, reason):
+                self._attempts.look_again()
             case SandboxChunk() as chunk:
                 self._attempts.on_chunk(chunk)
             case SandboxStored() as stored:
@@ -212,7 +215,7 @@ class Agent:
             return
         refs: list[JobRef] = []
         for match in response.matches:
-            if match.csr >= 0:
+            if match.csr >= 0 and not match.own_proxy:
                 self._proxies.assign(request, match.csr, match.owner, match.group)
             task = Task.of(match, request, match.lease_until - self._session.now(), self._session.now())
             why = self._tombstones.get(task.key)
@@ -246,11 +249,12 @@ class Agent:
         self._post.say(done)
 
     def _on_proxy(self, issued: ProxyIssued) -> None:
-        accepted = self._proxies.issued(issued)  # also of a refusal: its key is of no use any more
+        slot = self._proxies.wanted(issued.csr_sha256) or Slot(issued.owner, issued.group)
+        accepted = self._proxies.issued(issued, self._session.now())  # also of a refusal: its key is of no use any more
         if issued.chain and not accepted:
             log.warning("pilot.proxy_not_asked_for", owner=issued.owner)
-        elif not issued.chain:
-            self._attempts.refuse_proxy(issued.owner, issued.group, issued.reason)
+        elif not issued.chain and slot[:2] == (issued.owner, issued.group):
+            self._attempts.refuse_proxy(slot, issued.reason)
         self._attempts.look_again()
 
     # -- what it says of itself ---------------------------------------------------------------------------------

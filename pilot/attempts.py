@@ -22,7 +22,8 @@ from .data import StagedFile, StagingCancelledError
 from .kernel import steady_now
 from .payload import Outcome, PayloadStartError
 from .post import Post
-from .proxies import Proxies
+from .proxies import Proxies, Slot
+from .refresh import Refresh
 from .sandbox import SandboxError
 from .stagehand import Stagehand
 from .task import Key, Stage, Task
@@ -81,6 +82,7 @@ class Attempts:
         self._pool = ThreadPoolExecutor(COPIES, thread_name_prefix="input-data")
         self._durations: list[float] = []
         self._queue_moves = True
+        self._refresh = Refresh(post, proxies, stagehand.replace_proxy)
 
     def __len__(self) -> int:
         return len(self._tasks)
@@ -159,11 +161,20 @@ class Attempts:
         if task.payload is not None:
             task.payload.stop(reason, KILL_GRACE)
 
-    def refuse_proxy(self, owner: str, group: str, reason: str) -> None:
-        """The owner's proxy will not come."""
+    def refuse_proxy(self, slot: Slot, reason: str) -> None:
+        """A proxy will not come: who waits for it cannot start; who runs goes on, and asks again."""
         for task in self._tasks.values():
-            if (task.match.owner, task.match.group) == (owner, group):
+            if task.slot == slot and task.payload is None:
                 task.proxy_refused = reason
+            elif task.slot == slot:
+                self._refresh.refused(slot, reason)
+
+    def refuse_request(self, message_id: str, reason: str) -> bool:
+        """A request of a running job was refused; False if it was none."""
+        slot = self._refresh.on_refused(message_id, reason)
+        if slot is not None:
+            self.refuse_proxy(slot, reason)
+        return slot is not None
 
     def give_back_all(self, reason: str) -> None:
         """The pilot ends: everything that has not ended goes back."""
@@ -199,6 +210,7 @@ class Attempts:
         self._queue_moves = True
         for key in list(self._tasks):
             self._guarded(key, now, partial(self._step, now=now))
+        self._refresh.turn(self._tasks.values(), now)
         return self._durations
 
     def _guarded(self, key: Key, now: float, action: Callable[[Task], None]) -> None:
@@ -256,6 +268,7 @@ class Attempts:
 
     def _stage(self, task: Task, now: float) -> None:
         task.stage = Stage.STAGING
+        task.staged = now
         self._busy += task.processors
         task.step(_S.RUNNING, "Input sandbox", now)
         self._stagehand.prepare(task)
@@ -303,13 +316,15 @@ class Attempts:
         if task.proxy_refused:
             self._finish(task, _S.FAILED, f"no proxy of the owner: {task.proxy_refused}", now)
             return
-        credential = self._proxies.get(task.match.owner, task.match.group, now)
+        credential = self._proxies.get(*task.slot[:2], now, task.slot.job)
         if credential is None:
-            if now - task.received > PROXY_SECONDS:
+            since = task.received if task.staged is None or not task.match.own_proxy else task.staged
+            if now - since > PROXY_SECONDS:
                 why = f"the owner's proxy did not come within {PROXY_SECONDS:.0f} s"
                 self._finish(task, _S.RESCHEDULED, why, now, infrastructure=True)
             return
         task.step(_S.RUNNING, "Executing payload", self._clock())
+        task.proxy = credential
         key = task.key
         task.payload = self._stagehand.start(
             task, credential, self._steady(task.lease_end), lambda _payload, outcome: self._note_end(key, outcome)
@@ -383,6 +398,8 @@ class Attempts:
             task.payload.stop("the attempt is over", 0.0)
         self._stagehand.wipe(task)
         del self._tasks[task.key]
+        if task.slot.job:
+            self._proxies.release(task.slot)
         self._copies.pop(task.key, None)
         for key in [key for key in self._downloads if key[0] == task.key]:
             del self._downloads[key]

@@ -8,10 +8,12 @@ Lies elsewhere: how the bytes travel (messages or chunks), what a job may ask fo
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fnmatch
 import hashlib
 import os
+import secrets
 import stat
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -140,6 +142,36 @@ def write_file(directory: Path, name: str, content: bytes, *, executable: bool =
         raise SandboxError(f"file name {name!r} is already taken in the work directory") from error
     with os.fdopen(descriptor, "wb") as stream:
         stream.write(content)
+
+
+def replace_file(directory: Path, name: str, content: bytes) -> None:
+    """Put a file (mode 0600) in the place of another at once: who reads sees the old one or the new one, whole.
+
+    Args:
+        directory: the work directory; it must not have become a link meanwhile.
+        name: a plain file name in it.
+        content: all of the new file.
+
+    Raises:
+        SandboxError: if the name is bad.
+        OSError: the directory is not there any more, or full.
+    """
+    if len(check_name(name).parts) != 1:
+        raise SandboxError(f"{name!r} is no plain file name")
+    temporary = f"{name}.{secrets.token_hex(8)}"
+    here = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+        try:
+            with os.fdopen(os.open(temporary, flags, 0o600, dir_fd=here), "wb") as stream:
+                stream.write(content)
+            os.replace(temporary, name, src_dir_fd=here, dst_dir_fd=here)
+        except OSError:
+            with contextlib.suppress(OSError):
+                os.unlink(temporary, dir_fd=here)
+            raise
+    finally:
+        os.close(here)
 
 
 def pick_output(directory: Path, patterns: Iterable[str], limit_bytes: int = DEFAULT_LIMIT_BYTES) -> Picked:

@@ -16,7 +16,7 @@ from .limits import Limits
 from .payload import PayloadSpec
 from .runner import PayloadRunner
 from .running import ExitCallback, Payload
-from .sandbox import PickedFile, SandboxError, pick_output, read_picked, write_file
+from .sandbox import PickedFile, SandboxError, pick_output, read_picked, replace_file, write_file
 from .task import Task
 from .watchdog import Watchdog
 from .workdir import WorkArea, free_disk_mb, wipe
@@ -114,6 +114,14 @@ class Stagehand:
         task.limits = self._limits(task, lease_end)
         self._watchdog.watch(payload, task.limits)
         return payload
+
+    def replace_proxy(self, task: Task, proxy: Credential) -> None:
+        """Put a new proxy in the place of a running payload's.
+
+        Raises:
+            OSError: the work directory is gone or full.
+        """
+        replace_file(_directory(task), PROXY_FILE, self._pem_of(proxy))
 
     def _pem_of(self, proxy: Credential) -> bytes:
         """As a file has it; payloads in a row mostly have the same owner."""

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import msgspec
 
+from broker.identity import Credential
 from schemas.jdl import JobDescription
 from schemas.job import JobStatus
 from schemas.messages.common import JobRef, SandboxFile, Usage
@@ -16,6 +17,7 @@ from schemas.messages.service import Match
 
 from .limits import Limits
 from .payload import Outcome
+from .proxies import Slot
 from .running import Payload
 
 MAX_STEPS = 60
@@ -46,6 +48,9 @@ class Task:
         killed: why it was ordered to stop; empty if it was not.
         abandoned: nothing of it is to be reported any more.
         request: id of the match request that brought it.
+        staged: when its input began to be fetched; a proxy of its own is asked for from then on.
+        proxy: what its proxy file holds.
+        place_after: not before then is another one put there.
     """
 
     match: Match
@@ -61,8 +66,11 @@ class Task:
     killed: str = ""
     abandoned: bool = False
     proxy_refused: str = ""
+    proxy: Credential | None = None
+    place_after: float = 0.0
     missing: set[str] = field(default_factory=set)
     staging_data: bool = False
+    staged: float | None = None
     started: float | None = None
     told_running: bool = False
     sequence: int = 0
@@ -87,6 +95,12 @@ class Task:
     def ref(self) -> JobRef:
         """The same as a message has it."""
         return JobRef(job=self.match.job, attempt=self.match.attempt)
+
+    @property
+    def slot(self) -> Slot:
+        """Which proxy serves it."""
+        match = self.match
+        return Slot(match.owner, match.group, match.job if match.own_proxy else 0)
 
     @property
     def processors(self) -> int:
