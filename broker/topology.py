@@ -180,7 +180,7 @@ QUEUES: tuple[Queue, ...] = (
     Queue(
         "registry-changes",
         "registry",
-        _from(Door.ADMIN, "registry.query.v1", "registry.history.v1", "registry.change.v1"),
+        _from(Door.ADMIN, "registry.query.v1", "registry.history.v1", "registry.change.v1", "registry.sync.v1"),
         "operators' questions about the registry, and their changes to it",
         max_length=10_000,
     ),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import os
 import threading
+import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from types import TracebackType
@@ -27,6 +28,7 @@ from broker.topology import (
     queues_of,
 )
 from broker.transport import Login, Pace, State
+from consumers import announcing
 from consumers.auditor import Auditor
 from consumers.batch import Consumer
 from consumers.broker_connections import BrokerConnections, ManagementEndpoint
@@ -50,7 +52,7 @@ from consumers.relay import Relay
 from consumers.replica_catalog import ReplicaCatalog
 from consumers.sandbox_store import SandboxStore
 from consumers.settings import RenewalSettings, ServerSettings
-from consumers.store import Store, chains, registry
+from consumers.store import Store, chains
 from consumers.vault import Vault, load_keys
 from schemas.errors import ConfigurationError, PilotageError
 from schemas.messages.event import EVENTS
@@ -108,7 +110,7 @@ MAKERS: dict[str, Maker] = {
         settings.proxies,
         RenewalSettings(settings.trust_dir, settings.myproxy, settings.vomses),
     ),
-    "registry": lambda settings, _directory, _connection: RegistryKeeper(settings.registry),
+    "registry": lambda settings, _directory, _connection: RegistryKeeper(settings.registry, holder=_holder()),
     "relay": lambda _settings, _directory, _connection: Relay(),
     "replica-catalog": lambda _settings, directory, _connection: ReplicaCatalog(directory=directory),
     "sandbox-store": lambda _settings, directory, _connection: SandboxStore(directory),
@@ -203,7 +205,7 @@ class ServiceGroup:
             raise ConfigurationError(f"{self._settings.registry_file}: {error.strerror}") from None
         parsed = parse_toml(data, self._settings.registry_file)
         with store.transaction() as tx:
-            changes = registry.seed(tx, parsed)
+            changes = announcing.seed(tx, parsed, self._settings.registry, time.time())
         if changes:
             counts = {"added": len(changes.added), "changed": len(changes.changed), "removed": len(changes.removed)}
             log.info("registry.seeded", **counts)

@@ -2,16 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
+from broker.publisher import event
 from schemas.messages.registrar import Blocked, Difference, EntryKind, IdentityBlocked, RegistryChanged
 from schemas.registry import Message
 
+from .domain.registry import SEED
 from .domain.registry_losses import losses
+from .paperwork import row_of
 from .settings import RegistrySettings
+from .store import Transaction, outbox, registry
+from .store.seed import SeedChanges
 
 MAX_NAMES = 500
 """Names in one event: a DN has 300 characters at most in practice, and an event stays below 200 kB."""
+
+
+def seed(tx: Transaction, parsed: Mapping[str, object], settings: RegistrySettings, now: float) -> SeedChanges:
+    """Seed the registry (:func:`.store.registry.seed`), and leave it to the relay to say what follows.
+
+    Raises:
+        ConfigurationError: the file is wrong; the message says where.
+    """
+    changes = registry.seed(tx, parsed, now)
+    facts = announcements(
+        changes.differences, version=changes.version, now=now, actor=SEED, reason="", settings=settings
+    )
+    outbox.add(tx, [row_of(event(fact), now, now) for fact in facts])
+    return changes
 
 
 def announcements(

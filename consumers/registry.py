@@ -3,7 +3,7 @@
 Promises: a command is carried out whole or not at all, with all that is wrong told at once; every change is in the
 history with who, when and why, in the audit, and raises the version that all services look at; who loses rights by it
 is named in an event in the same transaction. No operator takes the last operator's right away by mistake. Lies
-elsewhere: what follows from what sources say (:mod:`.domain.registry`), reading those sources (:mod:`.sources`).
+elsewhere: what follows from what sources say (:mod:`.domain.registry`), and following the VO's (:mod:`.synchronizing`).
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from schemas.messages.registrar import (
     RegistryApplied,
     RegistryListing,
     RegistryPast,
+    SyncRegistry,
 )
 from schemas.messages.service import RefusalDetail
 
@@ -39,7 +40,9 @@ from .domain.registry_checks import Vocabulary, errors
 from .domain.registry_losses import locked_out
 from .outcome import ACK, DeadLetter, Outcome
 from .settings import RegistrySettings
+from .sources import Sources
 from .store import Transaction, audit, claims
+from .synchronizing import Synchronizer
 
 MAX_ERRORS = 100
 """Errors told at once: nobody reads more, and the answer stays small."""
@@ -66,6 +69,8 @@ class RegistryKeeper(Consumer):
 
     Args:
         settings: policies and sources.
+        sources: reads them; by default as the settings say.
+        holder: this process's name for leadership of the cycle.
     """
 
     name = "registry"
@@ -73,13 +78,16 @@ class RegistryKeeper(Consumer):
         QueryRegistry: "on_query",
         ChangeRegistry: "on_change",
         QueryRegistryHistory: "on_history",
+        SyncRegistry: "on_sync",
     }
     batch_size = 64
     """Answers may be large."""
 
-    def __init__(self, settings: RegistrySettings) -> None:
+    def __init__(self, settings: RegistrySettings, sources: Sources | None = None, holder: str = "registry") -> None:
         self._settings = settings
         self._known: Book | None = None
+        reader = sources if sources is not None else Sources(settings.sources)
+        self._synchronizer = Synchronizer(settings, reader, self.book, self.commit, holder)
 
     def on_rollback(self) -> None:
         """What was read or written in that transaction may never have been."""
@@ -158,6 +166,33 @@ class RegistryKeeper(Consumer):
         audit.append(batch.tx, batch.now, "registry.change", identity=actor, client=message.client, detail=facts)
         batch.answer(message, _applied(differences, version, told))
         return ACK
+
+    # -- the VO's sources ---------------------------------------------------------------------------------------
+
+    def on_sync(self, batch: Batch, message: Admitted) -> Outcome:
+        """Read a source now; the answer comes when it was read."""
+        asked = message.verified.message
+        if not isinstance(asked, SyncRegistry):
+            return DeadLetter("not registry.sync")
+        why = self._synchronizer.why_not(asked)
+        if why:
+            return batch.refuse(message, "not-found" if asked.source else "failed", why)
+        batch.commits.append(lambda: self._synchronizer.take(message, asked))
+        return ACK
+
+    def start(self, batch: Batch) -> None:
+        """Look at the sources soon."""
+        self._synchronizer.start(batch.now)
+
+    def due_in(self, now: float) -> float | None:
+        """When a source was read, or is to be read."""
+        return self._synchronizer.due_in(now)
+
+    def chores(self, batch: Batch) -> None:
+        """Follow the sources."""
+        self._synchronizer.work(batch)
+
+    # -- writing ------------------------------------------------------------------------------------------------
 
     def commit(self, batch: Batch, draft: Draft, source: str, actor: str, reason: str) -> tuple[list[Difference], int]:
         """Write a draft and say what follows from it."""

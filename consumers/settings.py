@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from enum import StrEnum
 from pathlib import Path
 
 from broker.transport import Endpoint
@@ -24,15 +25,50 @@ class LeaseSettings:
     silent: float = 90.0
 
 
+class SourceKind(StrEnum):
+    """How a VO's source is spoken to."""
+
+    VOMS_DATABASE = "voms-database"
+    IAM_SCIM = "iam-scim"
+
+
+@dataclass(frozen=True)
+class SourceSettings:
+    """A source of the registry.
+
+    Attributes:
+        name: by which it is known.
+        kind: how it is spoken to.
+        url: where it is, without a secret in it.
+        secret_file: password of the database's account, or IAM's bearer token.
+        ca_file: whose certificates IAM may have; the system's by default.
+        groups: groups of ours that it feeds; empty for all whose FQAN it knows and that give no power.
+        max_loss: share of its users that it may take away at once.
+    """
+
+    name: str
+    kind: SourceKind
+    url: str
+    secret_file: Path | None = None
+    ca_file: Path | None = None
+    groups: tuple[str, ...] = ()
+    max_loss: float = 0.2
+
+
 @dataclass(frozen=True)
 class RegistrySettings:
     """What the registry does by itself.
 
     Attributes:
+        sources: of the VO.
+        cycle: seconds between two looks at them: VOs change by the day, and whoever was suspended there shall be out
+            within minutes; an answer costs the source a second or two.
         on_removed: what becomes of the jobs of somebody who is removed, or taken out of a group.
         on_suspended: and of somebody who is suspended.
     """
 
+    sources: tuple[SourceSettings, ...] = ()
+    cycle: float = 300.0
     on_removed: Policy = Policy.KILL
     on_suspended: Policy = Policy.HOLD
 

@@ -76,6 +76,7 @@ class Group(msgspec.Struct, frozen=True):
     properties: tuple[str, ...]
     share: float
     background: bool
+    voms_required: bool = False
 
 
 class Service(msgspec.Struct, frozen=True):
@@ -149,9 +150,9 @@ def load(tx: Reading) -> Registry:
             )
         },
         {
-            name: Group(name, fqan, _names.decode(properties), share, background)
-            for name, fqan, properties, share, background in _rows(
-                tx, groups, "name", "fqan", "properties", "share", "background"
+            name: Group(name, fqan, _names.decode(properties), share, background, bool(voms_required))
+            for name, fqan, properties, share, background, voms_required in _rows(
+                tx, groups, "name", "fqan", "properties", "share", "background", "voms_required"
             )
         },
         {dn: Service(dn, name, _names.decode(sends)) for dn, name, sends in _rows(tx, services, "dn", "name", "sends")},
@@ -188,8 +189,8 @@ def seed(tx: Transaction, parsed: Mapping[str, object], now: float | None = None
     claims.lock(tx)
     draft = Draft(claims.book(tx))
     replace_source(draft, SEED, [Claim(SEED, True, entry) for entry in wanted.entries()], KINDS)
-    differences, _ = claims.write(tx, draft, now=now or time.time(), source=SEED, actor=SEED, reason="")
-    return SeedChanges.of(differences)
+    found = claims.write(tx, draft, now=now or time.time(), source=SEED, actor=SEED, reason="")
+    return SeedChanges.of(*found)
 
 
 def set_site(tx: Transaction, name: str, *, usable: bool, reason: str = "") -> bool:

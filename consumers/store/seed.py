@@ -7,6 +7,7 @@
     properties = ["NormalUser"]
     share = 1.0                            # default 1
     background = false                     # default
+    voms_required = false                  # default; true: only with a proxy that carries the FQAN
 
     [[users]]
     dn = "/C=XX/O=Example/CN=Jane Doe"     # canonical form
@@ -91,6 +92,7 @@ class SeedGroup(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     properties: tuple[str, ...] = ()
     share: float = 1.0
     background: bool = False
+    voms_required: bool = False
 
 
 class SeedService(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -170,11 +172,13 @@ class SeedChanges:
     added: list[str] = field(default_factory=list)
     changed: list[str] = field(default_factory=list)
     removed: list[str] = field(default_factory=list)
+    differences: Sequence[Difference] = ()
+    version: int = 0
 
     @classmethod
-    def of(cls, differences: Sequence[Difference]) -> SeedChanges:
+    def of(cls, differences: Sequence[Difference], version: int) -> SeedChanges:
         """From what really changed."""
-        changes = cls()
+        changes = cls(differences=differences, version=version)
         for one in differences:
             entry = one.after or one.before
             if entry is not None:

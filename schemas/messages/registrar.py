@@ -136,6 +136,23 @@ class QueryRegistryHistory(Message, frozen=True, kw_only=True):
     limit: Annotated[int, Meta(ge=1, le=1000)] = 100
 
 
+@register("registry.sync.v1", Kind.COMMAND, "registry", lifetime=10 * MINUTE)
+class SyncRegistry(Message, frozen=True, kw_only=True):
+    """Read a source now, and do what it says. Answer: ``registry.synced.v1``.
+
+    Attributes:
+        source: its name; empty for all.
+        dry_run: only tell what would change.
+        force: even if it would take away much, or all operators.
+        reason: why; kept in the history.
+    """
+
+    source: Text = ""
+    dry_run: bool = False
+    force: bool = False
+    reason: Annotated[str, Meta(max_length=1000)] = ""
+
+
 class ListedEntry(Value, frozen=True, kw_only=True):
     """An entry as it is.
 
@@ -205,6 +222,34 @@ class RegistryPast(Message, frozen=True, kw_only=True):
 
     lines: tuple[HistoryLine, ...]
     more: bool = False
+
+
+class SourceOutcome(Value, frozen=True, kw_only=True):
+    """What became of one source.
+
+    Attributes:
+        ok: it was read and carried out (or would be).
+        reason: why not.
+        users: that it names.
+        notes: what was left out, such as names that are no DN.
+    """
+
+    source: str
+    ok: bool
+    reason: Text = ""
+    users: Count = 0
+    differences: tuple[Difference, ...] = ()
+    omitted: Count = 0
+    notes: tuple[Text, ...] = ()
+
+
+@register("registry.synced.v1", Kind.REPLY, CLIENT, lifetime=HOUR, max_bytes=LISTING_BYTES)
+class RegistrySynced(Message, frozen=True, kw_only=True):
+    """What became of each source that was asked for."""
+
+    outcomes: tuple[SourceOutcome, ...]
+    version: Count
+    dry_run: bool = False
 
 
 @register("registry.changed.v1", Kind.EVENT, EVENTS, lifetime=30 * DAY)
