@@ -165,6 +165,8 @@ class Stand:
         write_pilot_config(layout, addresses, number, slots)
         config = layout.pilot_config(number)
         lines = config.read_text("utf-8").splitlines()
+        if "enrolment" in settings:  # in place of its certificate
+            lines = [line for line in lines if not line.startswith("credential =")]
         for key, value in {"heartbeat_seconds": 0.5, **settings}.items():
             lines = [line for line in lines if not line.startswith(f"{key} =")]
             lines.insert(lines.index("[pilot]") + 1, f"{key} = {value}")
