@@ -44,6 +44,9 @@ def _secrets(settings: ServerSettings) -> Iterator[Path]:
         yield settings.pilot_authority
     if settings.myproxy is not None:
         yield settings.myproxy.credential
+    for source in settings.registry.sources:
+        if source.secret_file is not None:
+            yield source.secret_file
 
 
 def _unalterable(settings: ServerSettings) -> Iterator[Path]:

@@ -8,10 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from broker.transport import Endpoint
-from consumers.settings import LeaseSettings, MyProxySettings, ProxySettings, ServerSettings
+from consumers.settings import LeaseSettings, MyProxySettings, ProxySettings, RegistrySettings, ServerSettings
 from schemas.errors import ConfigurationError, InvalidInputError
 from schemas.identity import canonical_dn
 from schemas.toml import is_finite_number, parse_toml
+
+from .registry_settings import KEYS, read_registry
 
 DEFAULT_PATH = Path("/etc/pilotage/server.toml")
 
@@ -49,6 +51,7 @@ class _Reader:
             trust_dir=self._file("trust", "ca_dir"),
             voms_dir=self._optional_file("trust", "voms_dir"),
             registry_file=self._file("registry", "file"),
+            registry=self._registry(),
             credentials=self._file("services", "credentials"),
             master_keys=self._files("services", "master_keys"),
             gatekeeper_host=self._loopback("gatekeeper", "host"),
@@ -74,6 +77,13 @@ class _Reader:
         if not is_loopback:
             raise ConfigurationError(f"{self._path}: [{section}] {key} must be a loopback address, such as 127.0.0.1")
         return host
+
+    def _registry(self) -> RegistrySettings:
+        section = self._values.get("registry", {})
+        unknown = set(section) - {"file", *KEYS} if isinstance(section, Mapping) else ()
+        if unknown:
+            raise ConfigurationError(f"{self._path}: [registry] has no {', '.join(sorted(unknown))}")
+        return read_registry(self._path, {key: self._get("registry", key) for key in KEYS})
 
     def _leases(self) -> LeaseSettings:
         return LeaseSettings(**self._times("leases", LeaseSettings.__dataclass_fields__))

@@ -53,6 +53,10 @@ SERVER: Keys = {
     ("trust", "ca_dir"): (NEEDED, "Trust directory in grid layout."),
     ("trust", "voms_dir"): ("none", "LSC files of the VOMS servers."),
     ("registry", "file"): (NEEDED, "Users, groups, services, sites: seeds the registry at each start."),
+    ("registry", "sources"): ("none", "The VO's own lists of members: `[[registry.sources]]`, see below."),
+    ("registry", "cycle"): ("`300`", "Seconds between two looks at the sources."),
+    ("registry", "on_removed"): ("`kill`", "Jobs of who is removed or leaves a group: `kill`, `hold` (running ones end, waiting ones wait for him) or `finish` (running ones go on)."),
+    ("registry", "on_suspended"): ("`hold`", "Jobs of who is suspended; whatever it says, nothing of his is matched."),
     ("services", "credentials"): (NEEDED, "Folder with `<service>.pem` (chain and key) and `<service>.secret`."),
     ("services", "master_keys"): (NEEDED, "Files with Fernet keys, newest first, for what is encrypted at rest."),
     ("myproxy", "host"): ("none", "MyProxy server that stored proxies are renewed from; without it none are."),
@@ -91,6 +95,17 @@ PILOT: Keys = {
     ("stores", "<SE>"): ("none", "Folder of that storage element on this node."),
 }
 
+SOURCE: Mapping[str, tuple[str, str]] = {
+    "name": (NEEDED, "By which it is known: its entries come from `sync:<name>`."),
+    "kind": (NEEDED, "`voms-database` or `iam-scim`."),
+    "url": (NEEDED, "`mysql+pymysql://user@host/database` (needs `pip install pilotage[voms]`), or `https://host` of IAM."),
+    "password_file": ("none", "Password of the database's account, mode 0600."),
+    "token_file": (NEEDED, "IAM's bearer token with the scope `scim:read`, mode 0600; read anew each time."),
+    "ca_file": ("the system's", "Authorities that IAM's certificate may come from."),
+    "groups": ("all without power", "Groups of ours that it feeds, by their FQAN. Groups with `Operator`, `JobAdministrator`, `GenericPilot` or `DataManager` only if they are named here."),
+    "max_loss": ("`0.2`", "Share of its users or memberships that it may take away at once; more is refused until an operator says `--force`."),
+}
+
 _TEXT = """\
 # Configuration
 
@@ -120,6 +135,10 @@ Section `[proxies]`, all in seconds and all optional:
 
 {proxies}
 
+Tables `[[registry.sources]]`, one for each source:
+
+{sources}
+
 ## `pilot.toml`: pilots
 
 {pilot}
@@ -135,6 +154,7 @@ def render() -> str:
         leases=_times(LeaseSettings),
         proxies=_times(ProxySettings),
         pilot=_table(PILOT),
+        sources=table(("Key", "Default", "Meaning"), ((f"`{key}`", *row) for key, row in SOURCE.items())),
     )
 
 
