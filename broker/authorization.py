@@ -223,6 +223,7 @@ class Principal:
         limited: signed with a limited proxy.
         rules: operators' rules that concern this identity in this group; services have none.
         site: the site to which a pilot was enrolled; empty for all others.
+        voms: the FQAN that its proxy must carry, proven, to act for this group; empty: none.
     """
 
     identity: str
@@ -232,6 +233,7 @@ class Principal:
     limited: bool = False
     rules: tuple[AccessRule, ...] = ()
     site: str = ""
+    voms: str = ""
 
 
 def why_not(principal: Principal, name: str) -> str | None:

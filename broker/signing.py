@@ -24,7 +24,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa, utils
 import schemas.messages  # noqa: F401 - importing it registers every message type
 from schemas.envelope import CLOCK_SKEW, MAX_JWS_BYTES, Header, reply_queue
 from schemas.errors import InvalidInputError
-from schemas.identity import client_id_prefix
+from schemas.identity import Fqan, client_id_prefix
 from schemas.registry import Message, MessageType, by_name
 
 from .refusal import RefusalError
@@ -69,6 +69,11 @@ class KnownChain(Protocol):
         ...
 
     @property
+    def fqans(self) -> tuple[str, ...]:
+        """VOMS groups and roles that it carries, proven, in canonical form."""
+        ...
+
+    @property
     def key(self) -> PublicKey:
         """Public key of the signing certificate."""
         ...
@@ -91,12 +96,18 @@ class ChainFacts:
     not_before: float
     not_after: float
     key: PublicKey
+    fqans: tuple[str, ...] = ()
 
 
 def facts_of(chain: VerifiedChain) -> ChainFacts:
     """What verification of messages needs of a verified chain."""
     return ChainFacts(
-        chain.identity, chain.limited, chain.not_before.timestamp(), chain.not_after.timestamp(), chain.public_key
+        chain.identity,
+        chain.limited,
+        chain.not_before.timestamp(),
+        chain.not_after.timestamp(),
+        chain.public_key,
+        tuple(dict.fromkeys(str(Fqan.parse(text)) for text in chain.fqans)),
     )
 
 
@@ -115,6 +126,7 @@ class Verified(Generic[M_co]):
     header: Header
     type: MessageType
     limited: bool
+    fqans: tuple[str, ...]
     payload: bytes
     _seal: _Seal
 
@@ -332,7 +344,7 @@ def open_envelope(
         message = row.decode(payload)
     except InvalidInputError as error:
         raise RefusalError("invalid", str(error), header=header, proven=True) from None
-    return Verified(message, header, row, chain.limited, payload, _SEAL)
+    return Verified(message, header, row, chain.limited, chain.fqans, payload, _SEAL)
 
 
 def _row_of(header: Header, payload: bytes) -> MessageType:

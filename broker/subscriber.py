@@ -136,6 +136,9 @@ class Gate:
         if found.service and (header.cli != found.service or found.service not in SERVICES):
             raise RefusalError("forged", "a service under another's name", header=header, proven=True)
         principal = replace(found, limited=verified.limited)
+        if principal.voms and principal.voms not in verified.fqans:
+            reason = f"group {principal.group} asks for a proxy with the VOMS attribute {principal.voms}"
+            raise RefusalError("denied", reason, header=header, proven=True)
         try:
             authorize(principal, header.typ)
         except RefusalError as refusal:

@@ -20,10 +20,12 @@ from broker.authorization import Principal, Property
 from broker.identity import IdentityError, TrustStore, VerifiedChain, VomsDir, verify_chain
 from broker.rules import select
 from broker.signing import ChainFacts, KnownChain, facts_of
+from schemas.errors import InvalidInputError
+from schemas.identity import Fqan
 
 from .enrolled import EnrolledPilots
 from .store import Store, chains, registry
-from .store.registry import Registry
+from .store.registry import Group, Registry
 
 REFRESH_SECONDS = 2.0
 """Age at which the registry is looked at again: an operator's change acts at once for all practical purposes (the
@@ -203,5 +205,17 @@ def member_of(known: Registry, identity: str, group: str) -> Principal | None:
     user = known.users.get(identity)
     if user is None or user.suspended or group not in user.groups or group not in known.groups:
         return None
-    properties = frozenset(known.groups[group].properties)
-    return Principal(identity, group, properties, rules=select(known.rules, identity, group, properties))
+    entry = known.groups[group]
+    properties = frozenset(entry.properties)
+    rules = select(known.rules, identity, group, properties)
+    return Principal(identity, group, properties, rules=rules, voms=_required(entry))
+
+
+def _required(group: Group) -> str:
+    """The FQAN, in canonical form, that a member's proxy must carry; one that cannot be read is carried by nobody."""
+    if not group.voms_required:
+        return ""
+    try:
+        return str(Fqan.parse(group.fqan))
+    except InvalidInputError:
+        return group.fqan or "(none)"

@@ -113,6 +113,7 @@ class Gatekeeper:
         self._services: tuple[ServiceInfo, ...] = ()
         self._services_at = float("-inf")
         self._used: OrderedDict[str, float] = OrderedDict()
+        self._audited: OrderedDict[tuple[str, str], None] = OrderedDict()
         self._minute = 0
         self._denied = 0
         self._unrecorded = 0
@@ -139,6 +140,10 @@ class Gatekeeper:
         principal = self._directory.principal(chain.identity, group, client)
         if principal is None or principal.service:
             return self._deny("login", client, f"{chain.identity} is not known, or not in group {group!r}")
+        facts = facts_of(chain)
+        if principal.voms and principal.voms not in facts.fqans:
+            reason = f"{chain.identity}: group {group!r} asks for a proxy with the VOMS attribute {principal.voms}"
+            return self._deny("login", client, reason)
         session = ClientSession(client, chain.identity, group)
         is_pilot = Property.GENERIC_PILOT in principal.properties
         with self._store.transaction() as tx:
@@ -151,12 +156,14 @@ class Gatekeeper:
                 "thumbprint": chain.thumbprint_b64url,
                 "not_after": chain.not_after.timestamp(),
             }
-            audit.append(tx, now, "login", identity=chain.identity, client=client, detail=detail)
+            if not self._is_audited(client, claims.jti):
+                audit.append(tx, now, "login", identity=chain.identity, client=client, detail=detail)
             if is_pilot:
                 pilots.seen(tx, client, chain.identity, now)
             delegated = None if is_pilot else proxies.until(tx, chain.identity, group)
-        self._directory.remember(chain.thumbprint_b64url, facts_of(chain))
+        self._directory.remember(chain.thumbprint_b64url, facts)
         self._remember(session)
+        self._note_audited(client, claims.jti)
         self._welcome(session, principal, delegated, claims.jti[:64])
         if is_pilot:
             self._announce(session)
@@ -187,6 +194,17 @@ class Gatekeeper:
             client=session.client, identity=session.identity, status="alive", time=self._clock(), cause="logged in"
         )
         self._connection.publish([seal(event(fact), self._signer, self._clock())])
+
+    def _is_audited(self, client: str, login: str) -> bool:
+        """Whether this login is written down: RabbitMQ asks twice for each."""
+        with self._lock:
+            return (client, login) in self._audited
+
+    def _note_audited(self, client: str, login: str) -> None:
+        with self._lock:
+            self._audited[client, login] = None
+            while len(self._audited) > CACHED_SESSIONS:
+                self._audited.popitem(last=False)
 
     def _is_first_use(self, login: str, now: float) -> bool:
         """Whether this assertion is new: one login each, so that a copy of it is soon worth nothing."""

@@ -69,6 +69,7 @@ class GroupEntry(Entry, frozen=True, kw_only=True, tag="group"):
         properties: what its members may do.
         share: of the computing, against other groups.
         background: gets only what others leave.
+        voms_required: a member acts for it only with a proxy that carries its FQAN, proven by the VO.
     """
 
     name: Key
@@ -76,6 +77,7 @@ class GroupEntry(Entry, frozen=True, kw_only=True, tag="group"):
     properties: Names | None = None
     share: Annotated[float, Meta(ge=0, le=1e9)] | None = None
     background: bool | None = None
+    voms_required: bool | None = None
 
     @property
     def key(self) -> EntryKey:

@@ -116,6 +116,8 @@ def _wrong_group(entry: GroupEntry, words: Vocabulary) -> list[str]:
             Fqan.parse(entry.fqan)
         except InvalidInputError as error:
             found.append(str(error))
+    elif entry.voms_required:
+        found.append("proxies cannot carry its FQAN: it has none")
     return found
 
 

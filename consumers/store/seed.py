@@ -237,7 +237,11 @@ def parse_seed(parsed: Mapping[str, object]) -> Seed:
 
 
 def _wrong_elements(found: Seed) -> list[str]:
-    wrong: list[str] = []
+    wrong = [
+        f"group {name}: voms_required, but proxies cannot carry its FQAN: it has none"
+        for name, group in found.groups.items()
+        if group.voms_required and not group.fqan
+    ]
     for name, element in found.computing_elements.items():
         if element.site not in found.sites:
             wrong.append(f"computing element {name}: no site {element.site!r}")

@@ -35,6 +35,12 @@ ShareOption = Annotated[float | None, typer.Option(min=0, help="Of the computing
 BackgroundOption = Annotated[
     bool | None, typer.Option("--background/--no-background", help="Gets only what others leave.")
 ]
+VomsRequiredOption = Annotated[
+    bool | None,
+    typer.Option(
+        "--voms-required/--no-voms-required", help="Only with a proxy that carries the FQAN, proven by the VO."
+    ),
+]
 FqanOption = Annotated[str | None, typer.Option(help="What VOMS calls it.")]
 SendsOption = Annotated[list[str], typer.Option("--sends", help="A message type; by default all that its name allows.")]
 
@@ -253,6 +259,7 @@ def add_group(
     prop: PropertyOption = [],  # noqa: B006 - typer copies it
     share: ShareOption = None,
     background: BackgroundOption = None,
+    voms_required: VomsRequiredOption = None,
     dry_run: DryRunOption = False,
     output: OutputOption = Output.TABLE,
 ) -> None:
@@ -260,7 +267,14 @@ def add_group(
     from schemas.entries import GroupEntry
     from schemas.messages.registrar import Operation
 
-    entry = GroupEntry(name=group, fqan=fqan, properties=tuple(prop), share=share, background=background)
+    entry = GroupEntry(
+        name=group,
+        fqan=fqan,
+        properties=tuple(prop),
+        share=share,
+        background=background,
+        voms_required=voms_required,
+    )
     change(ctx, changes_of(Operation.ADD, [entry]), reason=reason, dry_run=dry_run, output=output)
 
 
@@ -273,6 +287,7 @@ def set_group(
     prop: PropertyOption = [],  # noqa: B006 - typer copies it
     share: ShareOption = None,
     background: BackgroundOption = None,
+    voms_required: VomsRequiredOption = None,
     dry_run: DryRunOption = False,
     force: ForceOption = False,
     output: OutputOption = Output.TABLE,
@@ -282,7 +297,14 @@ def set_group(
     from schemas.messages.registrar import Operation
 
     properties = tuple(prop) or None
-    entry = GroupEntry(name=group, fqan=fqan, properties=properties, share=share, background=background)
+    entry = GroupEntry(
+        name=group,
+        fqan=fqan,
+        properties=properties,
+        share=share,
+        background=background,
+        voms_required=voms_required,
+    )
     change(ctx, changes_of(Operation.SET, [entry]), reason=reason, dry_run=dry_run, force=force, output=output)
 
 
