@@ -6,9 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from reference_pages.configuration import SOURCE
 
-from compose.registry_settings import _Source, read_registry
+from compose.registry_settings import read_registry
 from consumers.settings import RegistrySettings, SourceKind, SourceSettings
 from schemas.errors import ConfigurationError
 from schemas.messages.registrar import Policy
@@ -53,7 +52,3 @@ def test_what_is_wrong_is_named_without_secrets(values: dict[str, Any], word: st
         read_registry(PATH, values)
     assert word in str(caught.value)
     assert "secret@" not in str(caught.value)
-
-
-def test_the_page_tells_every_key() -> None:
-    assert set(SOURCE) == set(_Source.__struct_fields__)
