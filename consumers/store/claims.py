@@ -205,7 +205,8 @@ def _row(entry: AnyEntry) -> Mapping[str, object]:
                     "reason": entry.reason}  # fmt: skip
         case GroupEntry():
             return {"name": entry.name, "fqan": entry.fqan, "properties": _json(entry.properties),
-                    "share": float(entry.share or 0.0), "background": entry.background}  # fmt: skip
+                    "share": float(entry.share or 0.0), "background": entry.background,
+                    "voms_required": entry.voms_required}  # fmt: skip
         case MemberEntry():
             return {"dn": entry.dn, "grp": entry.group, "place": entry.place}
         case ServiceEntry():

@@ -51,6 +51,8 @@ groups = Table(
     Column("properties", Encoded, nullable=False),
     Column("share", Double, nullable=False),
     Column("background", Boolean, nullable=False),
+    # Added by 0002: null means no.
+    Column("voms_required", Boolean, nullable=True),
     comment="Registry: our name for a VO group or role, with its rights and its share.",
 )
 

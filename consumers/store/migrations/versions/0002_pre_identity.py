@@ -21,6 +21,7 @@ def upgrade() -> None:
     _audit_chain()
     _usage()
     _proxies()
+    _voms()
 
 
 def _registry() -> None:
@@ -277,3 +278,7 @@ def _proxies() -> None:
         sa.PrimaryKeyConstraint("dn", "grp", name=op.f("pk_proxy_care")),
         comment="What the proxy manager keeps in mind of a stored proxy: warnings, idleness, tries at renewal.",
     )
+
+
+def _voms() -> None:
+    op.add_column("vo_groups", sa.Column("voms_required", sa.Boolean(), nullable=True))
