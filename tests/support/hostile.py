@@ -35,6 +35,7 @@ def calmly(
     *allowed: type[PilotageError],
     factor: int = MEMORY_FACTOR,
     base: int = MEMORY_BASE,
+    reason: int = MAX_REASON,
 ) -> T | PilotageError:
     """Run a parser: it gives a value or one of its documented errors, within memory in proportion to the input.
 
@@ -44,6 +45,7 @@ def calmly(
         allowed: the documented errors; nothing else may come out.
         factor: bytes of memory per byte of input.
         base: bytes of memory whatever the input.
+        reason: characters of an error's reason, at most.
     """
     tracemalloc.start()
     try:
@@ -55,7 +57,7 @@ def calmly(
     finally:
         tracemalloc.stop()
     if isinstance(result, PilotageError):
-        assert 0 < len(str(result)) < MAX_REASON, "no reason, or one that nobody reads"
+        assert 0 < len(str(result)) <= reason, "no reason, or one that nobody reads"
     assert peak <= factor * size + base, f"{peak} bytes of memory for {size} bytes of input"
     return result
 

@@ -23,6 +23,13 @@ def policy(subjects: str, head: str = f"access_id_CA X509 '{CA}'\npos_rights glo
         ("'\"/O=Grid/CN=A?a\"'", "/O=Grid/CN=Ada", True),
         ("'\"/O=Grid/CN=A.a\"'", "/O=Grid/CN=Ada", False),
         ("'\"*\"'", "/O=Anything/CN=x", True),
+        ("'\"/O=*/OU=*/CN=*\"'", "/O=Grid/OU=People/CN=Ada", True),
+        ("'\"/O=*/OU=*/CN=*\"'", "/O=Grid/CN=Ada", False),
+        ("'\"*a*a*b\"'", "/CN=aab", True),
+        ("'\"*ab*ab\"'", "/CN=ab", False),
+        ("'\"/CN=**\"'", "/CN=", True),
+        ("'\"/CN=*x\"'", "/CN=xxyx", True),
+        ("'\"/CN=*x?z\"'", "/CN=xxxz", True),
         ("'\"/O=Grid/Email=*\"'", "/O=Grid/emailAddress=a@b", True),
         ("'\"/O=Grid/CN=Ann (x)[1]*\"'", "/O=Grid/CN=Ann (x)[1] 2", True),
     ],
@@ -53,3 +60,9 @@ def test_real_file_with_comments_and_two_authorities() -> None:
 )
 def test_what_is_not_understood_permits_nothing(text: str) -> None:
     assert parse_signing_policy(text) == {}
+
+
+def test_many_stars_are_no_riddle() -> None:
+    """All combinations of places for three hundred stars would take longer than the universe has."""
+    patterns = parse_signing_policy(policy("'\"" + "*a" * 300 + "b\"'"))[CA]
+    assert not permits(patterns, "/CN=" + "a" * 2000)
