@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import base64
+import contextlib
+import http.client
 import os
 import ssl
 import time
 from collections.abc import Callable, Iterator
+from urllib.parse import quote
 
 import pika
+import psutil
 import pytest
 from pika import exceptions
 
 from broker.identity import Credential, create_proxy
 from broker.login import make_assertion
-from broker.topology import EXCHANGES, QUEUES
+from broker.topology import EXCHANGES, MONITORING, QUEUES
 from compose.local.configs import DEPLOYMENT
+from consumers.passes import LOOK, LOOKER
 from schemas.envelope import reply_queue
 from schemas.identity import make_client_id
 from tests.support.deployment import Deployment, deployment
@@ -137,6 +143,15 @@ PASSIVE = (
     lambda channel: channel.exchange_delete("pilotage.pilots"),
     lambda channel: channel.exchange_bind("pilotage.events", "pilotage.pilots", "#"),
     lambda channel: channel.queue_declare("dlx", arguments={"x-dead-letter-exchange": "pilotage.replies"}),
+    lambda channel: channel.exchange_bind("pilotage.pilots", "pilotage.events", "#"),
+    lambda channel: channel.exchange_bind("pilotage.replies", "pilotage.pilots", "#"),
+    lambda channel: channel.exchange_unbind("pilotage.events", "pilotage.pilots", "#"),
+    lambda channel: channel.exchange_delete("pilotage.events"),
+    lambda channel: channel.exchange_declare("pilotage.replies", "direct", durable=True),
+    lambda channel: channel.exchange_declare("alternate", arguments={"alternate-exchange": "pilotage.events"}),
+    lambda channel: channel.queue_declare("reply.mine", durable=True),
+    lambda channel: channel.queue_declare("cuts.mine", durable=True),
+    lambda channel: channel.queue_declare("stream", durable=True, arguments={"x-queue-type": "stream"}),
 )
 
 
@@ -166,10 +181,22 @@ def publish(exchange: str, key: str, **properties):
         ("pilotage.events", "job.changed.v1"),
         ("pilotage.replies", "reply.somebody"),
         ("pilotage.dead", ""),
+        ("pilotage.pilots", ""),
+        ("pilotage.pilots", "match.request.v1.extra"),
+        ("pilotage.pilots", "session.welcome.v1"),
+        ("pilotage.events", "identity.blocked.v1"),
+        ("pilotage.admin", "session.cut.v1"),
+        ("pilotage.admin", "registry.change.v1"),
         ("", "reports"),
         ("", "match-requests"),
+        ("", "sessions"),
         ("amq.topic", "x"),
         ("amq.direct", "x"),
+        ("amq.fanout", "x"),
+        ("amq.headers", "x"),
+        ("amq.rabbitmq.event", "connection.closed"),
+        ("amq.rabbitmq.log", "info"),
+        ("amq.rabbitmq.trace", "publish.x"),
     ],
 )
 def test_a_pilot_writes_only_what_a_pilot_may(pilot, exchange, key):
@@ -184,6 +211,58 @@ def test_it_cannot_write_to_anothers_reply_queue(pilot, victim):
 def test_it_cannot_say_another_user_id(pilot, victim):
     for name in ("matcher", victim.client):
         assert pilot.refused(publish("pilotage.pilots", "pilot.heartbeat.v1", user_id=name)) == 406
+
+
+@pytest.mark.parametrize("header", ["CC", "BCC"])
+def test_copies_by_header_reach_no_queue_behind_another_door(place, pilot, victim, header):
+    """Before RabbitMQ 4 these headers slip past the check of the routing key; the exchange is the boundary."""
+    aims = ["job.submit.v1", "session.cut.v1", "identity.blocked.v1", "dead.replay.v1", "submissions", "sessions"]
+    aims += [reply_queue(victim.client), "#", "*"]
+    before = waiting(place)
+    channel = pilot.connection.channel()
+    channel.confirm_delivery()
+    copied = pika.BasicProperties(headers={header: aims})
+    with contextlib.suppress(exceptions.ChannelClosedByBroker):  # RabbitMQ 4 checks the keys
+        channel.basic_publish("pilotage.pilots", "pilot.heartbeat.v1", b"x", copied)
+    after = waiting(place)
+    moved = {name for name in after if after[name] != before.get(name)}
+    assert moved <= {"heartbeats", MONITORING}  # logins are told there
+    assert after[reply_queue(victim.client)] == before[reply_queue(victim.client)]
+
+
+def waiting(place: Deployment) -> dict[str, int]:
+    """Messages in each queue."""
+    lines = place.node.ctl("list_queues", "-q", "name", "messages").splitlines()
+    return {name: int(count) for name, count in (line.split("\t") for line in lines[1:])}
+
+
+@pytest.mark.parametrize("queue", [queue.name for queue in QUEUES if queue.name != MONITORING])
+def test_a_user_cannot_read_a_service_queue_either(user, queue):
+    assert user.refused(lambda channel: channel.basic_consume(queue, lambda *_: None)) == 403
+    assert user.refused(lambda channel: channel.basic_get(queue)) == 403
+
+
+def test_a_pilot_cannot_read_the_stream_of_events(pilot):
+    assert pilot.refused(lambda channel: channel.basic_consume(MONITORING, lambda *_: None)) == 403
+
+
+@pytest.mark.parametrize(
+    ("exchange", "key"),
+    [
+        ("pilotage.users", "job.report.v1"),
+        ("pilotage.users", "job.submitted.v1"),
+        ("pilotage.users", "dead.replay.v1"),
+        ("pilotage.users", "job.#"),
+        ("pilotage.users", "*"),
+        ("pilotage.events", "registry.changed.v1"),
+        ("pilotage.dead", ""),
+        ("", "submissions"),
+        ("", "sessions"),
+        ("", "dead"),
+    ],
+)
+def test_a_user_writes_only_what_a_user_may(user, exchange, key):
+    assert user.refused(publish(exchange, key)) == 403
 
 
 @pytest.mark.parametrize("exchange", ["pilotage.pilots", "pilotage.events", "pilotage.replies"])
@@ -280,6 +359,76 @@ def test_a_limited_proxy_logs_in_but_cannot_be_made_full(place):
     with place.session(child) as session:
         assert session.welcome is not None
         assert session.welcome.group == "users"
+
+
+# -- the management interface -------------------------------------------------------------------------------------
+
+
+def management(place: Deployment, user: str, password: str, path: str, method: str = "GET") -> int:
+    """The status of an answer."""
+    context = ssl.create_default_context(cafile=str(place.layout.tls / "ca.pem"))
+    connection = http.client.HTTPSConnection("localhost", place.node.management, context=context, timeout=10)
+    headers = {"Authorization": "Basic " + base64.b64encode(f"{user}:{password}".encode()).decode()} if user else {}
+    connection.request(method, path, headers=headers)
+    status = connection.getresponse().status
+    connection.close()
+    return status
+
+
+PATHS = ("overview", "connections", "queues", "users", "whoami", "definitions", "vhosts", "nodes")
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_management_tells_nobody_anything(place, pilot, path):
+    credential = place.pilot(1)
+    secret = (place.layout.services / "gatekeeper.secret").read_text().strip()
+    tries = [
+        ("", ""),
+        ("guest", "guest"),
+        ("gatekeeper", secret),  # a good login at the broker, but without any tag
+        (pilot.client, "x"),
+        (pilot.client, assertion(credential, pilot.client)),
+        (LOOKER, ""),
+        (LOOKER, "x"),
+    ]
+    assert {management(place, user, password, f"/api/{path}") for user, password in tries} == {401}
+
+
+def test_management_speaks_tls_only_and_on_the_loopback_only(place):
+    plain = http.client.HTTPConnection("127.0.0.1", place.node.management, timeout=10)
+    plain.request("GET", "/api/overview")
+    with pytest.raises((OSError, http.client.HTTPException)):
+        plain.getresponse()
+    ports = {place.node.management, place.node.port, place.settings.gatekeeper_port}
+    listening = [one.laddr for one in psutil.net_connections("tcp") if one.status == psutil.CONN_LISTEN]
+    assert {one.ip for one in listening if one.port in ports} == {"127.0.0.1"}
+
+
+def test_a_pass_closes_ones_own_connections_and_nothing_else(place, pilot, victim):
+    """The pass is the gatekeeper's alone; and even it gives no more than this."""
+    passes = place.services._passes
+    given = passes.issue(pilot.client)
+    name = f"/api/connections/{quote(own_name(place, victim), safe='')}"
+    assert management(place, pilot.client, given.secret, name, "DELETE") == 401
+    assert management(place, pilot.client, given.secret, "/api/users") == 401
+    assert management(place, pilot.client, given.secret, "/api/definitions") == 401
+    assert management(place, pilot.client, given.secret, "/api/permissions/%2F/x", "DELETE") == 401
+    assert management(place, pilot.client, given.secret, "/api/queues/%2F/reports/contents", "DELETE") in {401, 403}
+    victim.connection.process_data_events(0)
+    assert victim.connection.is_open
+    assert management(place, pilot.client, given.secret, "/api/whoami") == 200
+    look = passes.issue(LOOKER, LOOK)
+    assert management(place, LOOKER, look.secret, "/api/connections") == 200
+    assert management(place, LOOKER, look.secret, name, "DELETE") == 401
+    with pytest.raises(exceptions.AMQPConnectionError):
+        connect(place, LOOKER, look.secret)
+    passes.withdraw(given)
+    passes.withdraw(look)
+
+
+def own_name(place: Deployment, hostile: Hostile) -> str:
+    lines = place.node.ctl("list_connections", "-q", "user", "name").splitlines()[1:]
+    return dict(line.split("\t") for line in lines)[hostile.client]
 
 
 def test_every_exchange_and_queue_is_there(place):
