@@ -19,6 +19,7 @@ from broker.identity import (
     save_credential,
     verify_chain,
 )
+from broker.signing import facts_of
 from tests.support.grid_servers import CA_DN, HOST_DN, GridCa, GridUser, VomsServer
 from tests.support.grid_tools import run_tool
 
@@ -70,6 +71,14 @@ def test_both_holder_forms(grid_ca: GridCa, member: GridUser, old_voms_server: V
     assert new.valid
     assert old.valid
     assert new.fqans == old.fqans
+
+
+def test_what_groups_may_ask_for(grid_ca: GridCa, member: GridUser) -> None:
+    """The names by which the registry asks for attributes, of what a real proxy carries."""
+    chain = verify_chain(
+        voms_proxy(member, vo=f"testvo:{ROLE}").read_bytes(), grid_ca.trust(), grid_ca.voms_trust(), now()
+    )
+    assert facts_of(chain).fqans == (ROLE, "/testvo", "/testvo/analysis")
 
 
 def test_several_vos(grid_ca: GridCa, member: GridUser) -> None:
