@@ -54,6 +54,7 @@ MOUNTS: tuple[Mount, ...] = (
     Mount("admin", "producers.commands.admin", "See and change who and what is known (operators)."),
     Mount("session", "producers.commands.session", "See who is connected, and cut connections (operators)."),
     Mount("dead", "producers.commands.dead", "See and deal with messages that could not be handled."),
+    Mount("repository", "producers.commands.repository", "See the proxy repository, change its master key."),
 )
 
 INTERNAL_ERROR = 70

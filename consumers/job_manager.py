@@ -31,7 +31,7 @@ from .domain.decision import Ignored, Illegal
 from .domain.facts import DeleteAsked, Fact, KillAsked, RescheduleAsked
 from .expansion import SLICE, Expansion
 from .outcome import ACK, DeadLetter, Outcome
-from .store import audit, proxies, sandboxes, submissions, usage
+from .store import audit, proxies, sandboxes, submission_proxies, submissions, usage
 from .store.submissions import NewSubmission, SubmissionRow
 
 MIN_PROXY_SECONDS = 60.0
@@ -98,11 +98,14 @@ class JobManager(Consumer):
         earlier = submissions.find_by_keys(batch.tx, [(owner, group, asked.key)]) if asked.key else {}
         for known in earlier.values():
             return self._known(batch, message, known, digest)
-        until = proxies.until(batch.tx, owner, group)
+        if asked.proxy:
+            until = submission_proxies.end_of_unbound(batch.tx, asked.proxy, owner, group)
+            what = "the proxy that you delegated for this submission is not there (any more)"
+        else:
+            until = proxies.until(batch.tx, owner, group)
+            what = "no delegated proxy of yours is stored"
         if until is None or until < batch.now + MIN_PROXY_SECONDS:
-            return batch.refuse(
-                message, "no-proxy", "no delegated proxy of yours is stored: delegate one and try again"
-            )
+            return batch.refuse(message, "no-proxy", f"{what}: delegate one and try again")
         templates = [parse(text) for text in asked.descriptions]
         errors = [*_template_errors(templates), *self._file_errors(batch, owner, asked.files)]
         count = sum(template.count for template in templates)
@@ -118,6 +121,8 @@ class JobManager(Consumer):
         if too_much:
             return batch.refuse(message, "limit", too_much)
         row = self._store(batch, message, asked, digest, count)
+        if asked.proxy:
+            submission_proxies.bind(batch.tx, asked.proxy, row.id)
         if self._expansion is None:
             self._expansion = Expansion(batch, self._directory.registry(), self.name)
         self._expansion.write(row, templates, 0, row.expanded)

@@ -32,7 +32,7 @@ from .domain.parked import ParkedIndex
 from .domain.requirements import Requirements
 from .domain.shares import DEFAULT_SHARE
 from .settings import LeaseSettings
-from .store import jobs, parked, queues, sandboxes
+from .store import jobs, parked, queues, sandboxes, submission_proxies
 from .store.registry import Registry
 from .store.rows import Claim, Claimed
 
@@ -322,12 +322,13 @@ class Matching:
     def _answer(self, batch: Batch, at_work: Sequence[Asked], known: Collection[Key]) -> None:
         changed: list[JobChange] = []
         contents = self._inline(batch, [claimed for one in at_work for claimed in one.claimed])
+        own = submission_proxies.having(batch.tx, {claimed.submission for one in at_work for claimed in one.claimed})
         self._give_back(batch, at_work, contents)
         park: list[Asked] = []
         unpark: list[Key] = []
         for one in at_work:
             if one.claimed:
-                self._respond(batch, one, contents)
+                self._respond(batch, one, contents, own)
                 changed.extend(_matched(claimed, one, batch.now) for claimed in one.claimed)
                 if one.key in self._waiting:
                     unpark.append(one.key)
@@ -385,10 +386,14 @@ class Matching:
                 changes.decide(claimed.job, Unroutable(claimed.attempt, client))
             changes.flush()
 
-    def _respond(self, batch: Batch, one: Asked, contents: dict[str, bytes]) -> None:
+    def _respond(self, batch: Batch, one: Asked, contents: dict[str, bytes], own: Collection[int]) -> None:
+        """Answer with what was claimed; jobs of the submissions in ``own`` have proxies that serve no other."""
         wanted: set[tuple[str, str]] = set()
         matches = []
         for claimed in one.claimed:
+            if claimed.submission in own:
+                matches.append(msgspec.structs.replace(_match(claimed, -1, contents), own_proxy=True))
+                continue
             place = one.csr_of[claimed.owner, claimed.grp]
             if place >= 0 and (claimed.owner, claimed.grp) not in wanted:
                 wanted.add((claimed.owner, claimed.grp))

@@ -46,11 +46,12 @@ from schemas.messages.user import (
     QueryReplicas,
     RegisterReplica,
     RescheduleJobs,
+    SubmitJobs,
 )
 from schemas.registry import Message, encode, type_of
 
 from .connect import load_proxy, open_session, trust_of
-from .delegation import delegate, ensure_delegated
+from .delegation import delegate, delegate_own, ensure_delegated
 from .errors import NotConfiguredError, NotFoundError, ServiceRefusedError, TimedOutError, explained
 from .following import Follower, cover
 from .outputs import is_there, target_of, write
@@ -62,6 +63,7 @@ if TYPE_CHECKING:
 
     from .administration import Administration
     from .auditing import Audit, SealReader
+    from .repository import ProxyRepository
     from .settings import UserSettings
     from .submission import Prepared
     from .watching import Event, Since
@@ -158,6 +160,7 @@ class Client:
         key: str | None = None,
         *,
         progress: Progress | None = None,
+        proxy_hours: float | None = None,
     ) -> Submission:
         """Submit jobs: all or none.
 
@@ -166,35 +169,45 @@ class Client:
             key: idempotency key; the same key with the same content gives the same jobs for 30 days. A fresh one by
                 default, kept for the tries of this call.
             progress: told of uploads.
+            proxy_hours: delegate a proxy that lives so long (at most a week) for these jobs alone, rather than to let
+                them use the account's; it is destroyed when the last of them is over.
 
         Raises:
             InvalidJobError: with all errors; nothing was sent.
+            InvalidInputError: no proxy can be delegated for so long.
         """
         from .submission import prepare, read_description  # brings the language, which only submissions need
 
         prepared = prepare([read_description(item) for item in descriptions], fresh_key(key))
-        return self.submit_prepared(prepared, progress)
+        return self.submit_prepared(prepared, progress, proxy_hours)
 
-    def submit_prepared(self, prepared: Prepared, progress: Progress | None = None) -> Submission:
-        """Submit what :func:`producers.submission.prepare` made."""
+    def submit_prepared(
+        self, prepared: Prepared, progress: Progress | None = None, proxy_hours: float | None = None
+    ) -> Submission:
+        """Submit what :func:`producers.submission.prepare` made; ``proxy_hours`` as in :meth:`submit`."""
         checked_message(prepared.message)
         session, credential = self._wire(), self._credential()
         with explained():
-            if not self._delegated:
+            if not self._delegated and proxy_hours is None:
                 ensure_delegated(session, credential, self._timeout)
                 self._delegated = True
             upload(session, prepared.uploads, self._timeout, progress)
-            answer = self._submit(session, credential, prepared)
+            answer = self._submit(session, credential, prepared, proxy_hours)
         return Submission(answer.first, answer.count, prepared.message.key, answer.warnings)
 
-    def _submit(self, session: Session, credential: Credential, prepared: Prepared) -> JobsSubmitted:
+    def _submit(
+        self, session: Session, credential: Credential, prepared: Prepared, proxy_hours: float | None
+    ) -> JobsSubmitted:
         from broker.session import RequestRefusedError
 
+        message = prepared.message
+        if proxy_hours is not None:
+            message = _with_own_proxy(message, delegate_own(session, credential, proxy_hours, self._timeout))
         for left in reversed(range(TRIES)):
             try:
-                return _expect(session.request(prepared.message, self._timeout), JobsSubmitted)
+                return _expect(session.request(message, self._timeout), JobsSubmitted)
             except RequestRefusedError as error:
-                if error.refused.code != "no-proxy" or not left:
+                if error.refused.code != "no-proxy" or proxy_hours is not None or not left:
                     raise
                 delegate(session, credential, self._timeout)
             except TemporaryError:
@@ -413,11 +426,11 @@ class Client:
         return Audit(self._ask, self._seal_reader, lambda since: self.watch(since, stop=lambda: True))
 
     @property
-    def registry(self) -> Administration:
-        """Users, groups, sites and the like: what is known, and how operators change it."""
-        from .administration import Administration
+    def repository(self) -> ProxyRepository:
+        """The proxy repository, as operators see it."""
+        from .repository import ProxyRepository
 
-        return Administration(self._ask)
+        return ProxyRepository(self._ask)
 
     def dead_letters(
         self, ids: Iterable[int] = (), *, before: int = 0, limit: int = 100, body: bool = False, closed: bool = False
@@ -497,3 +510,9 @@ def _expect(message: Message, answer: type[M]) -> M:
 
 def _and_more(items: Sequence[int]) -> str:
     return f" (and {len(items) - 1} more)" if len(items) > 1 else ""
+
+
+def _with_own_proxy(message: SubmitJobs, delegation: str) -> SubmitJobs:
+    import msgspec
+
+    return msgspec.structs.replace(message, proxy=delegation)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 from typing import TYPE_CHECKING
 
+from schemas.errors import InvalidInputError
 from schemas.messages.service import DelegationCsr, DelegationStored
 from schemas.messages.user import PutDelegation, RequestDelegation
 
@@ -25,6 +26,10 @@ SLACK = dt.timedelta(minutes=10)
 """A delegated proxy that ends so little before the user's own would not gain by being made anew."""
 
 
+MAX_OWN_HOURS = 7 * 24.0
+"""Longest proxy of a submission's own: the service keeps none for longer, as a thief of it would have it so long."""
+
+
 def is_enough(delegated_until: float | None, own_end: dt.datetime, now: float) -> bool:
     """Whether what the repository holds will do for another submission."""
     if delegated_until is None:
@@ -35,24 +40,49 @@ def is_enough(delegated_until: float | None, own_end: dt.datetime, now: float) -
 
 
 def delegate(session: Session, credential: Credential, timeout: float) -> float:
-    """Delegate a new proxy. Returns its end, seconds since the epoch."""
+    """Delegate a new proxy for the account. Returns its end, seconds since the epoch."""
+    return _delegate(session, credential, timeout, "", LIFETIME)[1]
+
+
+def delegate_own(session: Session, credential: Credential, hours: float, timeout: float) -> str:
+    """Delegate a longer proxy for a single submission. Returns its id, which the submission must name.
+
+    Raises:
+        InvalidInputError: too long, or longer than the user's own proxy lives.
+    """
+    if not 0 < hours <= MAX_OWN_HOURS:
+        raise InvalidInputError(f"a submission's own proxy lives at most {MAX_OWN_HOURS:.0f} h, not {hours:g} h")
+    left = end_of(credential) - dt.datetime.fromtimestamp(session.now(), dt.UTC)
+    if left < dt.timedelta(hours=hours):
+        have = max(0.0, left.total_seconds()) / 3600
+        raise InvalidInputError(
+            f"your own proxy lives for {have:.1f} h more, and {hours:g} h were asked for: "
+            f"make a longer one first (pilotage proxy init --hours {hours + 1:g})"
+        )
+    return _delegate(session, credential, timeout, "submission", dt.timedelta(hours=hours))[0]
+
+
+def _delegate(
+    session: Session, credential: Credential, timeout: float, purpose: str, lifetime: dt.timedelta
+) -> tuple[str, float]:
+    """Both steps; id of the delegation and end of what is kept."""
     from broker.identity import sign_csr
 
-    asked = session.request(RequestDelegation(), timeout)
+    asked = session.request(RequestDelegation(purpose=purpose), timeout)
     if not isinstance(asked, DelegationCsr):
         raise ServiceRefusedError("the proxy manager did not send a certificate request")
     chain = sign_csr(
         asked.csr,
         credential.ders,
         credential.key,
-        lifetime=LIFETIME,
+        lifetime=lifetime,
         limited=False,
         now=dt.datetime.fromtimestamp(session.now(), dt.UTC),
     )
     stored = session.request(PutDelegation(delegation=asked.delegation, chain=chain.decode("ascii")), timeout)
     if not isinstance(stored, DelegationStored):
         raise ServiceRefusedError("the proxy manager did not say that it stored the proxy")
-    return stored.not_after
+    return asked.delegation, stored.not_after
 
 
 def ensure_delegated(session: Session, credential: Credential, timeout: float) -> float | None:

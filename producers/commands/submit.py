@@ -24,6 +24,9 @@ if TYPE_CHECKING:
     from ..client import Submission
     from ..submission import Description
 
+MAX_PROXY_HOURS = 7 * 24.0
+"""As in producers.delegation, which brings more than help texts need."""
+
 app = typer.Typer(rich_markup_mode=None, add_completion=False, pretty_exceptions_enable=False)
 
 
@@ -35,6 +38,10 @@ def submit(
     key: Annotated[str | None, typer.Option(help="Idempotency key: the same submission twice is one.")] = None,
     wait: Annotated[bool, typer.Option("--wait", help="Wait until all jobs have ended.")] = False,
     timeout: Annotated[float | None, typer.Option(min=0, help="Seconds to wait at most.")] = None,
+    proxy_hours: Annotated[
+        float | None,
+        typer.Option(min=0.25, max=MAX_PROXY_HOURS, help="Delegate a proxy of so many hours for these jobs alone."),
+    ] = None,
     output: OutputOption = Output.TABLE,
 ) -> None:
     """Submit jobs."""
@@ -48,7 +55,7 @@ def submit(
         prepared = prepare(descriptions, fresh_key(key))
         with client_of(ctx) as client:
             with transfer_bar(output) as progress:
-                submission = client.submit_prepared(prepared, progress)
+                submission = client.submit_prepared(prepared, progress, proxy_hours)
             _show(submission, output, waits=wait)
             if wait:
                 from .waiting import wait_for

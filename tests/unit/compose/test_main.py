@@ -127,7 +127,7 @@ def in_shell(
 
 
 def test_completion_of_command_names_imports_none() -> None:
-    done = run(_PILOTAGE_COMPLETE="complete_bash", COMP_WORDS="pilotage re", COMP_CWORD="1")
+    done = run(_PILOTAGE_COMPLETE="complete_bash", COMP_WORDS="pilotage repl", COMP_CWORD="1")
     assert done.stdout.split() == ["replica"]
     done = run(_PILOTAGE_COMPLETE="complete_bash", COMP_WORDS="pilotage job k", COMP_CWORD="2")
     assert done.stdout.split() == ["kill"]
