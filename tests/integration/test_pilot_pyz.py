@@ -107,6 +107,49 @@ def test_damaged_cache_is_replaced(archive: Path, tmp_path: Path, harm: str) -> 
     assert not (folder / "sitecustomize.py").exists()
 
 
+LATE = """
+import pathlib, sys
+archive, cache = sys.argv[1:]
+sys.path.insert(0, archive)
+import bootstrap
+folder, files = bootstrap.prepare(pathlib.Path(archive), pathlib.Path(cache))
+bootstrap.only_checked(folder, files)
+import pilot.payload, msgspec  # before the payload
+evil = "raise SystemExit('foreign code')"
+(folder / "pilot" / "demand.py").write_text(evil)
+(folder / "pilot" / "evil.py").write_text(evil)
+(folder / "evil.py").write_text(evil)
+(folder / "pilot" / "__pycache__").mkdir()
+(folder / "pilot" / "__pycache__" / f"limits.{sys.implementation.cache_tag}.pyc").write_bytes(b"foreign code")
+rust = next((folder / "cryptography" / "hazmat" / "bindings").glob("_rust*.so"))
+rust.write_bytes(rust.read_bytes() + b"x")
+import pilot.limits  # not from what was compiled beside it
+for name in ("pilot.demand", "pilot.evil", "evil", "cryptography.x509", "pytest"):
+    try:
+        __import__(name)
+    except ImportError as error:
+        print(name, type(error).__name__)
+    else:
+        print(name, "was let in")
+print(sorted(place for place in sys.path if "site-packages" in place or place.startswith(str(folder))))
+"""
+
+
+def test_what_is_changed_while_a_pilot_runs_is_not_run(archive: Path, tmp_path: Path) -> None:
+    """A payload has the pilot's account, and so may write into its cache."""
+    command = [sys.executable, "-c", LATE, archive, tmp_path / "cache"]
+    done = subprocess.run(command, cwd="/", capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines() == [
+        "pilot.demand ImportError",
+        "pilot.evil ModuleNotFoundError",
+        "evil ModuleNotFoundError",
+        "cryptography.x509 ImportError",
+        "pytest ModuleNotFoundError",
+        "[]",
+    ]
+
+
 def test_pilots_that_start_together_share_one_cache(archive: Path, tmp_path: Path) -> None:
     cache = tmp_path / "cache"
     command = [sys.executable, "-S", archive, "--probe"]
