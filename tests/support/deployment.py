@@ -10,7 +10,7 @@ import contextlib
 import datetime as dt
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -135,9 +135,17 @@ def make_node(layout: Layout, gatekeeper_port: int) -> RabbitNode:
 
 @contextlib.contextmanager
 def deployment(
-    folder: Path, *, services: Sequence[str] = NAMES, store_url: str | None = None, pilots: int = PILOTS
+    folder: Path,
+    *,
+    services: Sequence[str] = NAMES,
+    store_url: str | None = None,
+    pilots: int = PILOTS,
+    change: Callable[[str], str] = lambda text: text,
 ) -> Iterator[Deployment]:
-    """A running deployment; ``services`` run in this process (none: only the broker and the files)."""
+    """A running deployment; ``services`` run in this process (none: only the broker and the files).
+
+    ``change`` changes the text of the services' configuration.
+    """
     layout = make_layout(folder)
     gatekeeper_port = free_port()
     node = make_node(layout, gatekeeper_port)
@@ -153,6 +161,7 @@ def deployment(
             # A payload that eats memory is to be stopped long before the machine suffers.
             config = layout.pilot_config(number)
             config.write_text(config.read_text().replace("[pilot]", f"[pilot]\nmemory_mb = {SLOT_MEMORY_MB}"))
+        layout.server_config.write_text(change(layout.server_config.read_text()))
         settings = load(layout.server_config)
         group = stack.enter_context(ServiceGroup(settings, services)) if services else None
         yield Deployment(layout, node, settings, group)
