@@ -189,6 +189,7 @@ TABLE: Mapping[str, Rule] = {
     "registry.synced.v1": _answer("registry", _ON_BEHALF),
     "audit.page.v1": _answer("auditor", _ON_BEHALF),
     "audit.links.v1": _answer("auditor", _ON_BEHALF),
+    "audit.trail.v1": _answer("auditor", _ON_BEHALF),
     "enrolment.listing.v1": _answer("pilot-authority", _ON_BEHALF),
     "pilot.enrolled.v1": _answer("pilot-authority", _ON_BEHALF),
     # facts

@@ -165,7 +165,7 @@ QUEUES: tuple[Queue, ...] = (
     Queue(
         "audits",
         "auditor",
-        _from(Door.ADMIN, "audit.query.v1", "audit.walk.v1"),
+        _from(Door.ADMIN, "audit.query.v1", "audit.walk.v1", "audit.trace.v1"),
         "questions about the audit",
         ttl=5 * MINUTE,
         max_length=10_000,

@@ -11,20 +11,32 @@ from typing import Protocol, TypeVar
 import msgspec
 
 from broker.identity import pem_chain
+from schemas.identity import client_id_prefix
 from schemas.messages.audit import (
     PAGE_ENTRIES,
+    TRACE_CLIENTS,
     AuditEntry,
     AuditLinks,
     AuditPage,
     AuditSeal,
     AuditSigner,
+    AuditTrail,
     QueryAudit,
+    TraceAudit,
+    TrailAttempt,
+    TrailPilot,
+    TrailProxy,
+    TrailSession,
+    TrailSubmission,
     WalkAudit,
 )
 
-from .store import audit, audit_chain
+from .store import audit, audit_chain, trails
 from .store.audit import AuditRow, Wanted
 from .store.engine import Reading
+
+TRAIL_ROWS = 1000
+"""Rows of each kind in one answer: below half a megabyte each."""
 
 PAGE_BYTES = 1 << 20
 """Texts in one answer; with all the rest it stays below four times that."""
@@ -34,6 +46,7 @@ def page_of(tx: Reading, asked: QueryAudit) -> AuditPage:
     """A page, newest first."""
     wanted = Wanted(
         since=asked.since, until=asked.until, event=asked.event, identity=asked.identity, client=asked.client,
+        about=asked.about, clients_of=f"{client_id_prefix(asked.about)}." if asked.about.startswith("/") else "",
         text=asked.text, job=asked.job > 0,
     )  # fmt: skip
     # Which job it is stands in the detail and is looked at here; so whole pages may have nothing of it.
@@ -75,6 +88,30 @@ def links_of(tx: Reading, asked: WalkAudit, now: float) -> AuditLinks:
         oldest_unsealed=waits.oldest,
         time=now,
     )
+
+
+def trail_of(tx: Reading, asked: TraceAudit) -> AuditTrail:
+    """What other tables than the audit know of somebody."""
+    since, until = asked.since, asked.until or float("inf")
+    sessions = trails.sessions_of(tx, asked.identity, TRAIL_ROWS)
+    submissions = trails.submissions_of(tx, asked.identity, since, until, TRAIL_ROWS)
+    own = {one.client for one in sessions} | set(asked.clients)
+    attempts = trails.attempts_of(tx, sorted(own)[:TRACE_CLIENTS], since, until, TRAIL_ROWS)
+    return AuditTrail(
+        sessions=_alike(sessions, TrailSession),
+        submissions=_alike(submissions, TrailSubmission),
+        attempts=_alike(attempts, TrailAttempt),
+        proxies=_alike(trails.proxies_of(tx, asked.identity), TrailProxy),
+        pilots=_alike(trails.pilots_of(tx, sorted(own)[:TRACE_CLIENTS]), TrailPilot),
+        more=any(len(rows) == TRAIL_ROWS for rows in (sessions, submissions, attempts)) or len(own) > TRACE_CLIENTS,
+    )
+
+
+T = TypeVar("T", bound=msgspec.Struct)
+
+
+def _alike(rows: Sequence[msgspec.Struct], struct: type[T]) -> tuple[T, ...]:
+    return tuple(msgspec.convert(row, struct, from_attributes=True) for row in rows)
 
 
 def tells_of_job(detail: bytes, job: int) -> bool:

@@ -19,10 +19,10 @@ from broker.publisher import event
 from broker.signing import Signer
 from broker.subscriber import Admitted
 from schemas.audit import GENESIS, digest
-from schemas.messages.audit import AuditSealed, QueryAudit, WalkAudit
+from schemas.messages.audit import AuditSealed, QueryAudit, TraceAudit, WalkAudit
 from schemas.registry import type_of
 
-from .audit_answers import links_of, page_of
+from .audit_answers import links_of, page_of, trail_of
 from .batch import Batch, Consumer
 from .outcome import ACK, DeadLetter, Outcome
 from .store import audit, audit_chain, leader
@@ -63,7 +63,7 @@ class Auditor(Consumer):
     """
 
     name = "auditor"
-    handlers: ClassVar = {QueryAudit: "on_query", WalkAudit: "on_walk"}
+    handlers: ClassVar = {QueryAudit: "on_query", WalkAudit: "on_walk", TraceAudit: "on_trace"}
     batch_size = 16
     """An answer may hold a page of a megabyte."""
 
@@ -236,4 +236,12 @@ class Auditor(Consumer):
         if not isinstance(asked, WalkAudit):
             return DeadLetter("not audit.walk")
         batch.say(message, links_of(batch.tx, asked, batch.now))
+        return ACK
+
+    def on_trace(self, batch: Batch, message: Admitted) -> Outcome:
+        """What is known of somebody beside the audit?"""
+        asked = message.verified.message
+        if not isinstance(asked, TraceAudit):
+            return DeadLetter("not audit.trace")
+        batch.say(message, trail_of(batch.tx, asked))
         return ACK

@@ -22,7 +22,9 @@ from schemas.messages.audit import (
     AuditSeal,
     AuditSealed,
     AuditSigner,
+    AuditTrail,
     QueryAudit,
+    TraceAudit,
     WalkAudit,
 )
 from schemas.messages.event import EVENTS
@@ -104,6 +106,10 @@ class Audit:
             told: of the places that were looked at.
         """
         return check(lambda asked: self._ask(asked, AuditLinks), self._reader(), start=start, heads=heads, told=told)
+
+    def trail(self, question: TraceAudit) -> AuditTrail:
+        """What other tables than the audit know of somebody."""
+        return self._ask(question, AuditTrail)
 
     def told_heads(self) -> dict[str, int]:
         """The heads that the monitoring stream tells of: witnesses outside of the database."""

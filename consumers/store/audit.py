@@ -42,6 +42,8 @@ class Wanted(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         event: a name, or the beginning of names with ``*`` at its end.
+        about: a DN, a client id or a thumbprint: his doing, his client's, or named in the detail.
+        clients_of: beginning of the client ids that belong to ``about``.
         text: somewhere in the detail, upper or lower case.
         job: whether the detail may tell of a job at all; which one is not looked at here.
     """
@@ -51,6 +53,8 @@ class Wanted(msgspec.Struct, frozen=True, kw_only=True):
     event: str = ""
     identity: str = ""
     client: str = ""
+    about: str = ""
+    clients_of: str = ""
     text: str = ""
     job: bool = False
 
@@ -161,6 +165,12 @@ def _conditions(wanted: Wanted) -> list[sa.ColumnElement[bool]]:
     if wanted.client:
         conditions.append(c.client == wanted.client)
     detail = sa.type_coerce(c.detail, sa.Text)
+    if wanted.about:
+        named = msgspec.json.encode(wanted.about).decode()[1:-1]  # as it stands in JSON
+        about = [c.identity == wanted.about, c.client == wanted.about, detail.contains(named, autoescape=True)]
+        if wanted.clients_of:
+            about.append(c.client.startswith(wanted.clients_of, autoescape=True))
+        conditions.append(sa.or_(*about))
     if wanted.text:
         conditions.append(detail.icontains(wanted.text, autoescape=True))
     if wanted.job:

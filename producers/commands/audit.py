@@ -4,24 +4,21 @@ from __future__ import annotations
 
 import datetime as dt
 import re
-import time
-from collections.abc import Mapping, Sequence
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated
 
-import msgspec
 import typer
 
 from schemas.errors import InvalidInputError
 
+from .audit_printing import print_check, print_entries, print_lines, print_trace
 from .context import Output, OutputOption, client_of, make_app
 from .exit_codes import ExitCode
-from .printing import Column, harmless, print_json, print_table, when
+from .printing import print_json
 from .progress import progress_bar
 
 if TYPE_CHECKING:
-    from schemas.audit_check import ChainCheck
-    from schemas.messages.audit import AuditEntry
+    pass
 
 app = make_app("audit", "See the audit, and verify that nobody changed it.")
 
@@ -101,76 +98,36 @@ def verify(
     with client_of(ctx) as wire, progress_bar("places", shown=output is Output.TABLE) as told:
         witnesses = wire.audit.told_heads() if stream else {}
         result = wire.audit.verify(start=start, heads={**witnesses, **heads}, told=told)
-    _print_check(result, len(witnesses), stream, output)
+    print_check(result, len(witnesses), stream, output)
     if result.problems:
         raise typer.Exit(ExitCode.NO)
 
 
-def _print_check(result: ChainCheck, witnesses: int, stream: bool, output: Output) -> None:
-    problems = sorted(result.problems, key=lambda problem: problem.place or 2**63)
+@app.command(context_settings={"ignore_unknown_options": True})  # a thumbprint may begin with a dash
+def trace(
+    ctx: typer.Context,
+    subject: Annotated[
+        str, typer.Argument(metavar="WHO", help="A DN, a client id, or a certificate's thumbprint or serial number.")
+    ],
+    since: Annotated[str, typer.Option(help="Not before: 1h, 2d (ago), or 2026-11-30T12:00.")] = "",
+    until: Annotated[str, typer.Option(help="Before that time.")] = "",
+    output: OutputOption = Output.TABLE,
+) -> None:
+    """Show everything that a credential did, and where its proxies are.
+
+    For incidents: logins, submissions, commands on jobs, proxies that were delegated, which pilots got some of them, and
+    until when.
+    """
+    from ..tracing import trace as search
+
+    with client_of(ctx) as wire, progress_bar("audit", shown=output is Output.TABLE) as told:
+        found = search(wire.audit, subject, since=_moment(since), until=_moment(until), told=told)
     if output is Output.JSON:
-        document = {
-            "ok": not problems, "checked": result.checked, "seals": result.seals, "last": result.last,
-            "head": result.head, "waiting": result.waiting, "witnesses": witnesses,
-            "problems": [
-                {"kind": one.kind.value, "place": one.place, "entry": one.id, "text": one.text} for one in problems
-            ],
-        }  # fmt: skip
-        print_json(document)
-        return
-    if output is Output.QUIET:
-        typer.echo(f"{result.last}:{result.head}")
-        return
-    for problem in problems:
-        place = f"place {problem.place}: " if problem.place else ""
-        typer.echo(harmless(f"{place}{problem.kind}: {problem.text}"))
-    typer.echo(f"{result.checked} entries and {result.seals} seals checked.")
-    if result.waiting:
-        typer.echo(f"{result.waiting} more entries wait for their seal.")
-    if problems:
-        typer.echo(f"The audit was tampered with, or is damaged: {len(problems)} finding(s), the first one "
-                   f"{f'at place {problems[0].place}' if problems[0].place else 'at its end'}.", err=True)  # fmt: skip
-        return
-    if stream and not witnesses:
-        typer.echo("The monitoring stream tells of no head of late: compare with one noted elsewhere.", err=True)
-    typer.echo(f"The chain is whole up to {result.last}:{result.head}" if result.last else "The chain is empty.")
-
-
-def print_lines(entries: Sequence[AuditEntry]) -> None:
-    """One JSON object a line (docs/reference/audit.md)."""
-    from schemas.audit import to_line
-
-    typer.echo("".join(to_line(entry) + "\n" for entry in entries), nl=False)
-
-
-def print_entries(entries: Sequence[AuditEntry]) -> None:
-    """A table of entries."""
-    if not entries:
-        typer.echo("No entries.", err=True)
-        return
-    now = time.time()
-    columns = [Column("ID", right=True), Column("PLACE", right=True), Column("TIME"), Column("EVENT"),
-               Column("WHO", elastic=True), Column("DETAIL", elastic=True)]  # fmt: skip
-    rows = [[str(one.id), str(one.place) if one.place else "-", when(one.time, now), one.event,
-             name_of(one.identity) or one.client or "-", facts_of(one.detail)] for one in entries]  # fmt: skip
-    print_table(columns, rows)
-
-
-def name_of(identity: str) -> str:
-    """The part of a DN that people know somebody by."""
-    return identity.rpartition("/CN=")[2] or identity
-
-
-def facts_of(detail: str) -> str:
-    """Facts in one line, for people."""
-    try:
-        facts = msgspec.json.decode(detail)
-    except (msgspec.DecodeError, UnicodeError, RecursionError):
-        return detail
-    if not isinstance(facts, Mapping):
-        return detail
-    return " ".join(f"{key}={value if isinstance(value, str) else msgspec.json.encode(value).decode()}"
-                    for key, value in facts.items())  # fmt: skip
+        print_json(found)
+    elif output is Output.QUIET:
+        typer.echo("".join(f"{step.entry}\n" for step in found.steps if step.entry), nl=False)
+    else:
+        print_trace(found)
 
 
 def _moment(text: str) -> float:

@@ -53,6 +53,7 @@ class QueryAudit(Message, frozen=True, kw_only=True):
         event: a name, or the beginning of names with ``*`` at its end.
         identity: a canonical DN.
         client: a client id.
+        about: a canonical DN, a client id or a thumbprint: whatever he did, or is named in.
         job: told by the detail.
         text: somewhere in the detail.
         before: only entries with smaller numbers: the next page.
@@ -63,6 +64,7 @@ class QueryAudit(Message, frozen=True, kw_only=True):
     event: Annotated[str, Meta(max_length=64)] = ""
     identity: Word = ""
     client: Annotated[str, Meta(max_length=128)] = ""
+    about: Word = ""
     job: Count = 0
     text: Annotated[str, Meta(max_length=256)] = ""
     before: Count = 0
@@ -157,3 +159,90 @@ class AuditLinks(Message, frozen=True, kw_only=True):
     unsealed: int = 0
     oldest_unsealed: Epoch = 0.0
     time: Epoch
+
+
+TRACE_CLIENTS = 1000
+"""Clients of one question."""
+
+
+@register("audit.trace.v1", Kind.QUERY, "auditor", lifetime=5 * MINUTE)
+class TraceAudit(Message, frozen=True, kw_only=True):
+    """What is known of somebody beside the audit? Answer: ``audit.trail.v1``.
+
+    Attributes:
+        identity: canonical DN.
+        clients: of his and of pilots that got his proxies: as logins and issues of the audit tell them.
+        since: not before; 0 for from the beginning.
+        until: before; 0 for up to now.
+    """
+
+    identity: Word
+    clients: Annotated[tuple[Annotated[str, Meta(max_length=128)], ...], Meta(max_length=TRACE_CLIENTS)] = ()
+    since: Epoch = 0.0
+    until: Epoch = 0.0
+
+
+class TrailSession(Value, frozen=True, kw_only=True):
+    """A login that is known still; a later one of the same client takes its place."""
+
+    client: str
+    group: str
+    thumbprint: str
+    kind: str
+    created: Epoch
+    seen: Epoch
+
+
+class TrailSubmission(Value, frozen=True, kw_only=True):
+    """Jobs ``first`` … ``first + count - 1`` that he submitted."""
+
+    submission: int
+    time: Epoch
+    client: str
+    group: str
+    first: int
+    count: int
+
+
+class TrailAttempt(Value, frozen=True, kw_only=True):
+    """An execution of a job by one of the clients, a pilot."""
+
+    client: str
+    job: int
+    attempt: int
+    owner: str
+    group: str
+    site: str
+    matched: Epoch
+    ended: Epoch | None = None
+    outcome: str = ""
+
+
+class TrailProxy(Value, frozen=True, kw_only=True):
+    """A proxy that the repository holds."""
+
+    group: str
+    not_after: Epoch
+    stored: Epoch
+
+
+class TrailPilot(Value, frozen=True, kw_only=True):
+    """Where one of the clients runs, a pilot."""
+
+    client: str
+    identity: str
+    site: str
+    status: str
+    last_seen: Epoch
+
+
+@register("audit.trail.v1", Kind.REPLY, CLIENT, lifetime=HOUR, max_bytes=4 << 20)
+class AuditTrail(Message, frozen=True, kw_only=True):
+    """What is known of somebody, the newest first and bounded; ``more``: something older was left out."""
+
+    sessions: tuple[TrailSession, ...] = ()
+    submissions: tuple[TrailSubmission, ...] = ()
+    attempts: tuple[TrailAttempt, ...] = ()
+    proxies: tuple[TrailProxy, ...] = ()
+    pilots: tuple[TrailPilot, ...] = ()
+    more: bool = False

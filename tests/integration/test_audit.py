@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import sqlite3
 import subprocess
+import time
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
+from broker.identity import thumbprint
 from schemas.audit import GENESIS, digest, from_line
+from schemas.job import JobStatus
 from tests.support.command_line import SCRIPT
 from tests.support.deployment import Deployment, deployment
 from tests.support.wait import wait_until
@@ -19,7 +24,7 @@ pytestmark = pytest.mark.integration
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]:
-    with deployment(tmp_path_factory.mktemp("audit"), services=["gatekeeper", "auditor", "dead-letters"]) as running:
+    with deployment(tmp_path_factory.mktemp("audit")) as running, running.running_pilot(1):
         yield running
 
 
@@ -47,6 +52,55 @@ def verified(place: Deployment, *words: str) -> dict[str, object]:
     return document
 
 
+def test_what_a_credential_did(place: Deployment) -> None:
+    credential = place.user()
+    with place.client(credential) as client:
+        submission = client.submit(['Executable = "/bin/true";'])
+        assert client.wait(submission.ids, timeout=60)[submission.first] is JobStatus.DONE
+        client.delete(submission.ids)
+        (own, other) = client.identity, place.client()
+    with other:
+        other.kill([submission.first])
+
+    def traced(who: str) -> dict[str, Any]:
+        code, text = run(place, "trace", who, "-o", "json")
+        assert code == 0
+        found: dict[str, Any] = json.loads(text)
+        return found
+
+    def whats(found: dict[str, Any]) -> list[str]:
+        return [step["what"] for step in found["steps"]]
+
+    whole = traced(own)
+    assert whole["identity"] == own
+    story = ["login", "proxy.stored", "job.submitted", "proxy.issued", "job.commanded"]
+    order = [whats(whole).index(what) for what in story]
+    assert order == sorted(order)
+    (given,) = whole["given"]
+    assert (given["job"], given["site"]) == (submission.first, "Site.Local.here")
+    assert given["until"] > time.time()
+    assert [one["first"] for one in whole["trail"]["submissions"]] == [submission.first]
+
+    by_proxy = traced(thumbprint(credential.leaf))
+    assert by_proxy["identity"] == own
+    assert len(by_proxy["clients"]) == 1
+    assert whats(by_proxy).count("login") == 1
+    assert whats(by_proxy).count("job.commanded") == 1, "the other client's kill is not its doing"
+    assert len(by_proxy["given"]) == 1
+    assert traced(hashlib.sha256(credential.leaf).hexdigest().upper())["clients"] == by_proxy["clients"]
+
+    pilots = traced(given["pilot"])
+    assert pilots["identity"] != own
+    assert [(one["job"], one["owner"]) for one in pilots["got"]] == [(submission.first, own)]
+    assert "job.matched" in whats(pilots)
+
+    by_serial = traced(given["serial"])
+    assert by_serial["identity"] == own
+    code, text = run(place, "trace", own)
+    assert code == 0
+    assert "1, of which 1 can still be used" in text
+
+
 def test_all_of_it(place: Deployment) -> None:
     for _ in range(3):
         with place.client() as client:
@@ -63,10 +117,9 @@ def test_all_of_it(place: Deployment) -> None:
     lines = [from_line(line) for line in text.splitlines()]
     assert code == 0
     assert len(lines) >= 3
-    by_place = {line.place: line for line in lines if line.place}
-    first = by_place[1]
-    assert digest(1, GENESIS, first) == first.hash
-    assert first.identity == client.identity
+    victim = next(line for line in lines if line.place and line.identity == client.identity)
+    first = from_line(run(place, "list", "--output", "lines", "--limit", "1000")[1].splitlines()[-1])
+    assert (first.place, digest(1, GENESIS, first)) == (1, first.hash)
     assert run(place, "list", "--identity", client.identity, "-o", "quiet", "--limit", "2")[1].count("\n") == 2
     assert "login" in run(place, "list", "--since", "1h")[1]
 
@@ -77,14 +130,15 @@ def test_all_of_it(place: Deployment) -> None:
 
     # Somebody who may write to the database.
     with sqlite3.connect(place.layout.sqlite) as intruder:
-        intruder.execute("UPDATE audit SET identity = '/O=Pilotage/CN=Nobody' WHERE id = 2")
+        intruder.execute("UPDATE audit SET identity = '/O=Pilotage/CN=Nobody' WHERE id = ?", [victim.id])
     intruder.close()
     code, text = run(place, "verify")
     assert code == 1
-    assert "place 2: changed: the entry 2 is not what was sealed here (login)" in text
+    finding = f"place {victim.place}: changed: the entry {victim.id} is not what was sealed here (login)"
+    assert finding in text
 
     with sqlite3.connect(place.layout.sqlite) as intruder:
-        intruder.execute("UPDATE audit SET identity = ? WHERE id = 2", [client.identity])
+        intruder.execute("UPDATE audit SET identity = ? WHERE id = ?", [victim.identity, victim.id])
         intruder.execute("DELETE FROM audit_seals")
         intruder.execute("DELETE FROM audit_links")
         intruder.execute("DELETE FROM audit")

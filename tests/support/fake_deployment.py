@@ -178,7 +178,8 @@ class FakeDeployment:
         self._reply(welcome, "", "gatekeeper", with_chain=True)
 
     def on_publish(self, outgoing: Outgoing) -> Confirm:
-        session = self.sessions[-1]
+        session = next(one for one in self.sessions if one.client == outgoing.user_id)
+        self.sessions.sort(key=lambda one: one is session)  # a stream has a session of its own; this one is answered
         chain = verify_chain(self.proxy.ders, self.trust, None, dt.datetime.now(dt.UTC))
         audience = "".join(type_of(kind).audience for kind in [type_of_name(outgoing.type or "")])
         verified = open_envelope(

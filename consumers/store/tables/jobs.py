@@ -45,6 +45,7 @@ submissions = Table(
         postgresql_where=sql("expanded < count"),
         sqlite_where=sql("expanded < count"),
     ),
+    Index("ix_submissions_owner", "owner", "id"),
     comment="What a user sent in one message: an atomic range of job ids, expanded in slices.",
 )
 
@@ -179,6 +180,7 @@ attempts = Table(
     real("disk_mb"),
     number("processors"),
     PrimaryKeyConstraint("job", "attempt"),
+    Index(None, "pilot"),
     comment="Each execution of a job.",
 )
 

@@ -12,11 +12,25 @@ import sqlalchemy as sa
 
 from consumers.auditor import BATCH_ENTRIES, LEAD_SECONDS, REMIND_SECONDS, STRAY_SECONDS, Auditor
 from consumers.batch import Batch
-from consumers.store import NotLeader, Store, audit, audit_chain, leader
+from consumers.store import (
+    NotLeader,
+    Store,
+    attempts,
+    audit,
+    audit_chain,
+    leader,
+    pilots,
+    proxies,
+    sessions,
+    submissions,
+)
+from consumers.store.proxies import Proxy
+from consumers.store.rows import AttemptRow
 from schemas.audit_check import Kind
-from schemas.messages.audit import AuditPage, AuditSealed, QueryAudit, WalkAudit
+from schemas.messages.audit import AuditPage, AuditSealed, AuditTrail, QueryAudit, TraceAudit, WalkAudit
 from tests.support.audits import Audits, signer_of
-from tests.support.messages import admitted, tell, user
+from tests.support.jobs import put_job
+from tests.support.messages import Sender, admitted, pilot, tell, user
 from tests.support.pki import Pki
 
 pytestmark = pytest.mark.integration
@@ -346,7 +360,7 @@ def test_an_entry_that_nobody_seals_is_told_of(audits: Audits) -> None:
 # -- questions -------------------------------------------------------------------------------------------------------
 
 
-def ask(audits: Audits, question: QueryAudit | WalkAudit) -> object:
+def ask(audits: Audits, question: QueryAudit | WalkAudit | TraceAudit) -> object:
     (answer,) = tell(audits.store, audits.auditor(), [admitted(question, OLGA)]).said
     return answer
 
@@ -446,3 +460,66 @@ def test_rights_to_insert_and_read_are_enough(audits: Audits) -> None:
         audits.store._writer.dispose()
         with intruder(audits.store, url_of(audits.store)) as connection:
             connection.exec_driver_sql(f"DROP OWNED BY {role}; DROP ROLE {role}")
+
+
+# -- what a credential did -------------------------------------------------------------------------------------------
+
+
+def test_entries_about_somebody(audits: Audits) -> None:
+    ada, quoted = user("ada"), '/CN=A "q" Ö'
+    with audits.store.transaction() as tx:
+        audit.append(tx, 1.0, "login", identity=ada.identity, client=ada.cli, detail={"thumbprint": "T1"})
+        audit.append(tx, 2.0, "login", identity="/CN=Bob", client="bob.1")
+        audit.append(tx, 3.0, "login.denied", client=ada.cli, detail={"reason": "clock"})
+        audit.append(
+            tx, 4.0, "repository.deleted", identity="/CN=Olga", client="olga.1", detail={"owner": ada.identity}
+        )
+        audit.append(tx, 5.0, "repository.deleted", identity="/CN=Olga", detail={"owner": quoted})
+
+    def ids(about: str) -> list[int]:
+        return [entry.id for entry in page(audits, about=about).entries]
+
+    assert ids(ada.identity) == [4, 3, 1]
+    assert ids(ada.cli) == [3, 1]
+    assert ids("T1") == [1]
+    assert ids(quoted) == [5]
+    assert ids("/CN=%") == []
+
+
+def test_what_other_tables_know_of_somebody(audits: Audits) -> None:
+    ada, bob, runner = user("ada"), user("bob"), pilot()
+    store = audits.store
+    put_job(store, 5, ada)
+    with store.transaction() as tx:
+        sessions.put(tx, ada.cli, ada.identity, "vo_user", "T1", "user", 10.0)
+        sessions.put(tx, runner.cli, runner.identity, "vo_pilot", "T2", "pilot", 11.0)
+        pilots.seen(tx, runner.cli, runner.identity, 11.0)
+        for owner, key in ((ada, "a"), (bob, "b")):
+            new = submissions.NewSubmission(
+                owner=owner.identity, grp="vo_user", key=key, digest="", count=2, descriptions=b"[]", files=b"[]",
+                client=owner.cli, created=20.0, expanded=2,
+            )  # fmt: skip
+            submissions.create(tx, [new])
+        row = AttemptRow(job=5, attempt=1, pilot=runner.cli, site="S1", matched=30.0)
+        attempts.insert(tx, [row])
+        proxies.put(tx, Proxy(ada.identity, "vo_user", "chain", b"key", 99.0, 15.0))
+
+    def trail(who: Sender, **fields: object) -> AuditTrail:
+        answer = ask(audits, TraceAudit(identity=who.identity, **fields))  # type: ignore[arg-type]  # as given
+        assert isinstance(answer, AuditTrail)
+        return answer
+
+    of_ada = trail(ada, clients=(runner.cli,))
+    assert [(one.client, one.thumbprint) for one in of_ada.sessions] == [(ada.cli, "T1")]
+    assert [(one.client, one.count) for one in of_ada.submissions] == [(ada.cli, 2)]
+    assert [(one.job, one.owner, one.site) for one in of_ada.attempts] == [(5, ada.identity, "S1")]
+    assert [(one.group, one.not_after) for one in of_ada.proxies] == [("vo_user", 99.0)]
+    assert [(one.client, one.identity) for one in of_ada.pilots] == [(runner.cli, runner.identity)]
+    assert not of_ada.more
+    assert not trail(ada, since=21.0).submissions
+    assert not trail(ada, until=20.0).submissions
+    assert not trail(ada, clients=(runner.cli,), since=31.0).attempts
+    of_pilot = trail(runner)
+    assert [one.job for one in of_pilot.attempts] == [5]
+    assert not of_pilot.submissions
+    assert trail(user("nobody")) == AuditTrail()

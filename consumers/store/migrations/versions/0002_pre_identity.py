@@ -19,6 +19,7 @@ def upgrade() -> None:
     _registry()
     _enrolments()
     _audit_chain()
+    _trails()
     _usage()
     _proxies()
     _voms()
@@ -278,6 +279,12 @@ def _proxies() -> None:
         sa.PrimaryKeyConstraint("dn", "grp", name=op.f("pk_proxy_care")),
         comment="What the proxy manager keeps in mind of a stored proxy: warnings, idleness, tries at renewal.",
     )
+
+
+def _trails() -> None:
+    """By whom something was done: what a search for a stolen credential asks."""
+    op.create_index(op.f("ix_attempts_pilot"), "attempts", ["pilot"], unique=False)
+    op.create_index("ix_submissions_owner", "submissions", ["owner", "id"], unique=False)
 
 
 def _voms() -> None:
