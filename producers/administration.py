@@ -29,6 +29,8 @@ from schemas.messages.registrar import (
     RegistryApplied,
     RegistryListing,
     RegistryPast,
+    RegistrySynced,
+    SyncRegistry,
 )
 from schemas.registry import Message
 
@@ -40,21 +42,26 @@ PAGE = 1000
 NAMED_BY_DN = frozenset({EntryKind.USER, EntryKind.SERVICE})
 
 M = TypeVar("M", bound=Message)
-Ask = Callable[[Message, type[Message]], Message]
+Ask = Callable[[Message, type[Message], float], Message]
+
+SYNC_SECONDS = 660.0
+"""How long a synchronization may take: the services give the VO's server ten minutes."""
 
 
 class Administration:
     """The registry at a deployment.
 
     Args:
-        ask: sends a question and returns its answer.
+        ask: sends a question and returns its answer, within some seconds.
+        timeout: seconds for one request.
     """
 
-    def __init__(self, ask: Ask) -> None:
+    def __init__(self, ask: Ask, timeout: float) -> None:
         self._send = ask
+        self._timeout = timeout
 
-    def _ask(self, message: Message, answer: type[M]) -> M:
-        found = self._send(message, answer)
+    def _ask(self, message: Message, answer: type[M], timeout: float | None = None) -> M:
+        found = self._send(message, answer, self._timeout if timeout is None else timeout)
         assert isinstance(found, answer)  # noqa: S101 - for the type checker; the client has looked
         return found
 
@@ -120,6 +127,29 @@ class Administration:
                 break
             before = page.lines[-1].id
         return lines
+
+    # -- the VO's sources ---------------------------------------------------------------------------------------
+
+    def sync(
+        self,
+        source: str = "",
+        *,
+        reason: str = "",
+        dry_run: bool = False,
+        force: bool = False,
+        timeout: float = SYNC_SECONDS,
+    ) -> RegistrySynced:
+        """Read a VO's source (all, if none is named) and do what it says.
+
+        Args:
+            source: its name in the services' configuration.
+            reason: why; kept in the history.
+            dry_run: only tell what would change.
+            force: even if it takes away much at once, or the last operator.
+            timeout: seconds; a large VO takes minutes.
+        """
+        message = SyncRegistry(source=source, dry_run=dry_run, force=force, reason=reason)
+        return self._ask(message, RegistrySynced, timeout)
 
     # -- changing -----------------------------------------------------------------------------------------------
 

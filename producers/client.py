@@ -416,7 +416,7 @@ class Client:
         """Users, groups, sites and the like: what is known, and how operators change it."""
         from .administration import Administration
 
-        return Administration(self._ask)
+        return Administration(self._ask, self._timeout)
 
     @property
     def audit(self) -> Audit:
@@ -476,10 +476,10 @@ class Client:
             raise NotFoundError("this deployment has no auditor")
         return SealReader(TrustStore.load(trust_of(self._settings)), named[0])
 
-    def _ask(self, message: Message, answer: type[M]) -> M:
+    def _ask(self, message: Message, answer: type[M], timeout: float | None = None) -> M:
         checked_message(message)
         with explained():
-            return _expect(self._wire().request(message, self._timeout), answer)
+            return _expect(self._wire().request(message, self._timeout if timeout is None else timeout), answer)
 
     def _aside_with_ack(self, incoming: Incoming) -> None:
         self._wire().ack([incoming])

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from . import people, places, site
+from . import block, people, places, site
 from .context import make_app
 from .history import history
+from .sync import sync
 
 app = make_app("admin", "See and change who and what is known (operators).")
 app.add_typer(people.users)
@@ -16,3 +17,5 @@ app.add_typer(places.computing)
 app.add_typer(places.rules)
 app.add_typer(places.limits)
 app.command("history")(history)
+app.command("sync")(sync)
+app.add_typer(block.app)
