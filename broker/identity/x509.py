@@ -187,7 +187,7 @@ class TrustStore:
         snapshot = self._current()
         check_validity(certificate, now)
         certificate_key(certificate.x509)
-        given = list(intermediates)
+        given = _one_of_each(intermediates)
         chain = self._build(snapshot, certificate, given, now)
         known = {item.der: item for item in (certificate, *given)} | snapshot.by_der
         read = tuple(known[encoded] for encoded in chain)
@@ -216,6 +216,20 @@ class TrustStore:
         except VerificationError as error:
             raise IdentityError(f"not issued by a trusted authority: {certificate.dn} ({_summary(error)})") from None
         return [item.public_bytes(Encoding.DER) for item in verified.chain]
+
+
+def _one_of_each(authorities: Iterable[Certificate]) -> list[Certificate]:
+    """Keep one certificate of each authority (name and key), the one that lives longest.
+
+    A certificate has one true issuer then. Fifteen that an attacker made of one name and one key could each stand
+    above each other: the library would try all 15**8 paths (older versions of it without any bound).
+    """
+    kept = {(item.subject_der, item.spki): item for item in sorted(authorities, key=_end)}
+    return list(kept.values())
+
+
+def _end(certificate: Certificate) -> tuple[dt.datetime, bytes]:
+    return certificate.x509.not_valid_after_utc, certificate.der
 
 
 def check_validity(certificate: Certificate, now: dt.datetime) -> None:

@@ -340,3 +340,21 @@ def test_name_with_slash_cannot_fake_another_name(own: Pki) -> None:
     chain = verify_chain(craft(own.authority.credential, odd).ders, own.trust, None, NOW)
     assert chain.identity == "/DC=org/DC=example/OU=People/CN=Ada Example\\/CN=12345"
     assert chain.identity != USER_DN
+
+
+def test_authorities_above_each_other_cost_one_path(own: Pki) -> None:
+    """One name and one key in many certificates: each could stand above each other, in 14**8 ways."""
+    key = new_key()
+    evil = Authority.create("/DC=org/DC=example/CN=Evil CA", now=NOW, key=key)
+    name = x509_name(evil.dn)
+    rings = [craft(evil.credential, name, extensions=[CA, CA_USE], key=key, serial=one).leaf for one in range(1, 15)]
+    victim = Credential(key, (evil.issue("/DC=org/DC=example/CN=Mallory", now=NOW).leaf, *rings))
+    assert "exceeds max depth" in refusal(own, victim)
+
+
+def test_a_renewed_authority_beside_the_old_one_is_fine(tmp_path: Path) -> None:
+    tree = Hierarchy(tmp_path / "tree")
+    name, key = x509_name("/DC=org/DC=example/CN=Sub"), tree.sub.key
+    old = craft(tree.root, name, extensions=[CA, CA_USE], key=key, serial=4711, end=NOW - HOUR / 2).leaf
+    (tree.directory / subject_hash(tree.sub.leaf)).with_suffix(".0").unlink()
+    assert tree.verify(tree.sub.leaf, old) == tree.verify(old, tree.sub.leaf) == (tree.user.leaf, tree.sub.leaf)
