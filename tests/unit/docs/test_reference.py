@@ -191,6 +191,7 @@ def test_keys_of_the_services_file() -> None:
             "proxies": {},
             "myproxy": {"host": "h", "credential": "wms.pem"},
             "voms": {},
+            "pilots": {},
         }
     )
     server_settings._Reader(Path("server.toml"), sections).settings()
