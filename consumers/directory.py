@@ -94,8 +94,11 @@ class Directory:
         self._enrolled.forget()
 
     def generation(self) -> tuple[int, int]:
-        """Changes with every change of registry or trust directory: who was let in before is to be looked at again."""
-        version = self.registry().version
+        """Changes with every change of registry or trust directory: who was let in before is to be looked at again.
+
+        Revoked pilots count, too: both versions only grow, so their sum tells of each.
+        """
+        version = self.registry().version + self._enrolled.version()
         self._look_at_trust()
         return version, self._trusted
 

@@ -64,6 +64,12 @@ class EnrolledPilots:
                     self._known.popitem(last=False)
         return pilot
 
+    def version(self) -> int:
+        """Grows with each revocation."""
+        with self._lock:
+            self._refresh()
+            return self._version
+
     def forget(self) -> None:
         """Somebody was revoked just now: look at once."""
         with self._lock:

@@ -17,7 +17,16 @@ import structlog
 
 from broker.authorization import Property
 from broker.enrolment import check_enrolment, enrolment_id, load_public_key
-from broker.identity import Authority, IdentityError, PublicKey, parse_certificate, pem_chain, read_csr, thumbprint
+from broker.identity import (
+    Authority,
+    IdentityError,
+    PublicKey,
+    parse_certificate,
+    pem_chain,
+    read_csr,
+    split_chain,
+    thumbprint,
+)
 from broker.refusal import RefusalError
 from broker.signing import algorithm_of
 from broker.subscriber import Admitted
@@ -38,7 +47,7 @@ from schemas.messages.registrar import Blocked, IdentityBlocked, Policy
 from .batch import Batch, Consumer
 from .directory import Directory
 from .outcome import ACK, DeadLetter, Outcome
-from .store import audit, chains, enrolments
+from .store import audit, chains, enrolments, sessions
 from .store.enrolments import Enrolment
 
 LONGEST = 24 * 3600.0
@@ -230,6 +239,10 @@ class PilotAuthority(Consumer):
         enrolled = self._certify(batch, row, key, LONGEST)
         if enrolled is None:
             return batch.refuse(message, "conflict", "its certificate was changed by somebody else just now")
+        session = sessions.get(batch.tx, message.client)
+        if session is not None:  # who is connected is judged by the chain of its session
+            newest = thumbprint(split_chain(enrolled.chain)[0])
+            sessions.put(batch.tx, message.client, row.identity, session.grp, newest, session.kind, batch.now)
         self._note(batch, "pilot.renewed", row.identity, message.client, _issued(row, enrolled))
         batch.answer(message, enrolled)
         return ACK

@@ -14,13 +14,13 @@ import sqlalchemy as sa
 
 from broker.authorization import Property
 from broker.enrolment import Applicant, EnrolmentSecret
-from broker.identity import Authority, make_csr, new_key, parse_certificate, split_chain, verify_chain
+from broker.identity import Authority, make_csr, new_key, parse_certificate, split_chain, thumbprint, verify_chain
 from broker.refusal import RefusalError
 from consumers.directory import Directory
 from consumers.enrolled import EnrolledPilots
 from consumers.enrolling import WRITTEN_REUSES, EnrolmentDesk
 from consumers.pilot_authority import LONGEST, PENDING_SECONDS, RENEW_PAUSE, PilotAuthority
-from consumers.store import Store, audit, chains, enrolments
+from consumers.store import Store, audit, chains, enrolments, sessions
 from schemas.messages.enrolment import (
     CreateEnrolments,
     EnrolmentListing,
@@ -382,6 +382,9 @@ def test_a_pilot_renews_its_certificate(
         (answer,) = tell(store, office, [message], now).to(sender)
         return answer
 
+    with store.transaction() as tx:
+        old = thumbprint(split_chain(first.chain)[0])
+        sessions.put(tx, pilot.cli, pilot.identity, pilot.group, old, "pilot", time.time())
     soon = renew(pilot, time.time())
     assert isinstance(soon, Refused)
     assert soon.code == "limit"
@@ -392,6 +395,10 @@ def test_a_pilot_renews_its_certificate(
     assert second.ends == first.ends
     chain = verify_chain(split_chain(second.chain), authority.trust, None, dt.datetime.now(dt.UTC))
     assert chain.identity == pilot.identity
+    with store.reading() as tx:
+        session = sessions.get(tx, pilot.cli)
+    assert session is not None
+    assert (session.thumbprint, session.grp) == (chain.thumbprint_b64url, pilot.group)
     last = renew(pilot, second.ends - 600)
     assert isinstance(last, PilotEnrolled)
     assert last.not_after <= second.ends
@@ -412,8 +419,10 @@ def test_a_revoked_pilot_is_nobody(
     blocked = [one for one in heard.said if isinstance(one, IdentityBlocked)]
     assert [(one.identity, one.reason, one.by) for one in blocked] == [(pilot.identity, "stolen", OLGA.identity)]
     assert directory.principal(pilot.identity, "vo_pilot", "x") is None
+    before = other.generation()
     other.forget()  # as 2 s would
     assert other.principal(pilot.identity, "vo_pilot", "x") is None
+    assert other.generation() != before
     renewal = tell(store, office, [admitted(RenewIdentity(csr=make_csr(new_key())), pilot)], time.time() + 3600)
     assert isinstance(renewal.said[0], Refused)
     again = tell(store, office, [admitted(RevokeEnrolments(whom=(pilot.identity,), reason="again"), OLGA)])
