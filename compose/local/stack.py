@@ -219,6 +219,8 @@ class Stack:
                 stop_in_order([surplus], PILOT_GRACE)
         waiting = [n for n in range(1, choices.pilots + 1) if not self._pilot(n).running]
         slots = choices.slots or default_slots(choices.pilots)
+        for file in self.layout.pilots.glob("pilot-*.pem"):
+            file.unlink()  # a certificate of an earlier release's pilot: they enrol now
         if waiting:
             with _told(say, f"{len(waiting)} pilot{'s' if len(waiting) > 1 else ''}"):
                 secrets = enrol_pilots(self.layout, len(waiting))
