@@ -17,13 +17,14 @@ import os
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Annotated, Self
 
 import msgspec
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import load_der_public_key
+from msgspec import Meta
 
-from schemas.envelope import CLOCK_SKEW
+from schemas.envelope import CLOCK_SKEW, MessageId
 from schemas.errors import InvalidInputError, PermanentError
 
 from .identity import PublicKey, make_csr, new_key, read_csr
@@ -146,13 +147,13 @@ class EnrolmentClaims(msgspec.Struct, frozen=True, kw_only=True):
         jti: unique id.
     """
 
-    sub: str
-    aud: str
-    site: str
+    sub: Annotated[str, Meta(max_length=128)]
+    aud: Annotated[str, Meta(max_length=256)]
+    site: Annotated[str, Meta(max_length=256)]
     csr: str
     iat: float
     exp: float
-    jti: str
+    jti: Annotated[MessageId, Meta(min_length=1)]
     life: float = 0.0
 
 

@@ -9,11 +9,12 @@ from __future__ import annotations
 import base64
 import binascii
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 import msgspec
+from msgspec import Meta
 
-from schemas.envelope import CLOCK_SKEW
+from schemas.envelope import CLOCK_SKEW, MessageId
 from schemas.identity import client_id_belongs_to
 
 from .refusal import RefusalError
@@ -47,15 +48,15 @@ class Assertion(msgspec.Struct, frozen=True, kw_only=True):
         sub: client id that logs in.
         aud: name of the broker (its deployment), so that it is worth nothing elsewhere.
         grp: group to act for.
-        jti: unique id.
+        jti: unique id; the gatekeeper remembers it.
     """
 
-    sub: str
-    aud: str
-    grp: str
+    sub: Annotated[str, Meta(max_length=128)]
+    aud: Annotated[str, Meta(max_length=256)]
+    grp: Annotated[str, Meta(max_length=256)]
     iat: float
     exp: float
-    jti: str
+    jti: Annotated[MessageId, Meta(min_length=1)]
 
 
 def make_assertion(

@@ -264,8 +264,9 @@ class _Talk:
         self._skip()
         if self._data[:1] == b"V":  # the beginning of a response: no more certificates than letters
             self.response()
+            self._skip()
         number, self._data = self._data[0], self._data[1:]
-        if number > MAX_CERTIFICATES:
+        if not 1 <= number <= MAX_CERTIFICATES:
             raise GridRefusedError(f"the MyProxy server sent {number} certificates")
         return number
 

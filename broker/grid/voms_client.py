@@ -45,8 +45,11 @@ MAX_WORDS = 500
 FIRST_ERROR = 1000
 
 _AC = re.compile(rb"<ac>([A-Za-z0-9+/=\s]*)</ac>")
-_ITEM = re.compile(rb"<item>\s*<number>\s*(-?[0-9]{1,6})\s*</number>\s*<message>(.*?)</message>\s*</item>", re.DOTALL)
-_MESSAGE = re.compile(rb"<(?:message|warning)>(.*?)</(?:message|warning)>", re.DOTALL)
+# Messages are far shorter; without a bound each of many beginnings without an end would be looked through to the end.
+_ITEM = re.compile(
+    rb"<item>\s*<number>\s*(-?[0-9]{1,6})\s*</number>\s*<message>(.{0,4096}?)</message>\s*</item>", re.DOTALL
+)
+_MESSAGE = re.compile(rb"<(?:message|warning)>(.{0,4096}?)</(?:message|warning)>", re.DOTALL)
 _ENTITIES = {"&lt;": "<", "&gt;": ">", "&quot;": '"', "&apos;": "'", "&amp;": "&"}
 
 
