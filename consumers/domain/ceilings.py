@@ -28,6 +28,17 @@ BUILT_IN: Mapping[Measure, int] = {
 }
 """Of one identity, where operators set nothing."""
 
+LIMITED: Mapping[str, tuple[Measure, ...]] = {
+    "job.submit.v1": (
+        Measure.SUBMISSIONS_PER_MINUTE,
+        Measure.JOBS_PER_HOUR,
+        Measure.ACTIVE_JOBS,
+        Measure.SUBMISSION_BYTES,
+    ),
+    "sandbox.put.v1": (Measure.SANDBOX_BYTES,),
+}
+"""Which messages each limit can refuse."""
+
 SHARED = frozenset({Measure.ACTIVE_JOBS, Measure.SUBMISSIONS_PER_MINUTE, Measure.JOBS_PER_HOUR})
 """Measures of which a group's limit is for all its members together."""
 

@@ -4,19 +4,55 @@
 from __future__ import annotations
 
 from broker.authorization import TABLE, Property, Rule
+from broker.ownership import WHOSE, Whose
+from broker.rules import OPERATIONS
+from consumers.domain.ceilings import BUILT_IN, LIMITED, SHARED
+from schemas.access import Measure
 
 from . import docstrings
-from .markdown import codes, generated, table
+from .markdown import code, codes, generated, table
 
 _HEAD = """\
-# Who may send what
+# Who may do what
 
 {generated}
 
 One table, deny by default: what has no row may be sent by nobody. It is used three times: by the gatekeeper, when RabbitMQ
 asks what a client may write; by every consumer, before a handler sees the message; and by clients, which believe an answer
-only from a service that may send it. Whose jobs a user may act on is decided by `may_touch_job` and `may_see_job` in
-`broker/authorization.py`.
+only from a service that may send it. Beside it stand operators' [rules](#operators-rules) and [limits](#limits).
+"""
+
+_PEOPLE = """
+## Users, pilots and operators
+
+A sender needs one of the properties, comes by that exchange, and may be refused by the limits. *About* says
+[whose things](#about) the message may be about.
+"""
+
+_RULES = """
+## Operators' rules
+
+`pilotage admin rule` adds exceptions from the table, for somebody (`dn:DN`, `group:NAME`, `property:NAME`, or `*` for
+everybody), about a message of the table above or one of these operations, or `*` for all of them:
+
+{operations}
+
+A rule that denies wins over everything. One that allows replaces a missing property and nothing else: it must name what it
+allows, and it opens no other exchange (so it makes no pilot of a user, and no user of a pilot), lifts no demand for a full proxy,
+changes nothing in *About*, and never gives what only services may send. The order of rules does not matter. A rule for a site
+is about payloads there, and about nothing else. Services are not concerned by rules.
+
+A refusal names the rule, its reason, and whom to ask. Consumers obey a change within 2 s; RabbitMQ asks again after 5 s at
+most, but for a channel that is busy publishing; a client learns of what is allowed to it with its next login.
+"""
+
+_LIMITS = """
+## Limits
+
+`pilotage admin limit` sets them for one user (`dn:DN`), a group (`group:NAME`) or everybody (`*`); the most special one counts. What
+is beyond is refused with the code `limit`, and the refusal says which limit, what is used, and when to try again or what to do.
+
+{limits}
 """
 
 
@@ -29,16 +65,21 @@ def render() -> str:
             _HEAD.format(generated=generated("broker/authorization.py")),
             "## Properties\n\nA group has properties; a login acts for one group.\n",
             table(("Property", "Its members may"), ((f"`{name}`", text) for name, text in _properties())),
-            "\n## Users, pilots and operators\n",
+            _PEOPLE,
             table(
-                ("Message", "Exchange", "One of these properties", "Full proxy"),
-                ((f"`{name}`", _doors(rule), codes(sorted(rule.properties)), "needed" if rule.full_proxy else "")
+                ("Message", "One of these properties", "About", "Full proxy", "Limits", "Exchange"),
+                ((code(name), codes(sorted(rule.properties)), WHOSE[name].value if name in WHOSE else "",
+                  "needed" if rule.full_proxy else "", codes(LIMITED.get(name, ())), _doors(rule))
                  for name, rule in people),
             ),
-            "\n## Services\n\n`relay` says what another service had committed to say and could not.\n",
+            "\n### About\n",
+            table(("", "A message may be about"), _whose()),
+            _RULES.format(operations=table(("Operation", "What it is"), ((code(name), text) for name, text in OPERATIONS.items()))),
+            _LIMITS.format(limits=table(("Limit", "What", "Built in, for each user", "For a group"), _limits())),
+            "## Services\n\n`relay` says what another service had committed to say and could not.\n",
             table(
                 ("Message", "Exchange", "Services"),
-                ((f"`{name}`", _doors(rule), codes(sorted(rule.services))) for name, rule in services),
+                ((code(name), _doors(rule), codes(sorted(rule.services))) for name, rule in services),
             ),
             "",
         ]
@@ -48,6 +89,20 @@ def render() -> str:
 def _properties() -> list[tuple[str, str]]:
     texts = docstrings.fields(Property)
     return [(member.value, texts.get(member.name, "")) for member in Property]
+
+
+def _whose() -> list[tuple[str, str]]:
+    texts = docstrings.fields(Whose)
+    return [(member.value, texts.get(member.name, "")) for member in Whose]
+
+
+def _limits() -> list[tuple[str, str, str, str]]:
+    texts = docstrings.fields(Measure)
+    return [
+        (code(measure.value), texts.get(measure.name, ""), f"{BUILT_IN[measure]:,}".replace(",", " "),
+         "all of it together" if measure in SHARED else "each of its members")
+        for measure in Measure
+    ]  # fmt: skip
 
 
 def _doors(rule: Rule) -> str:

@@ -19,6 +19,7 @@ from broker.authorization import (
     why_not,
     writable_doors,
 )
+from broker.ownership import WHOSE, Whose
 from broker.refusal import RefusalError
 from schemas.registry import Kind, registered
 
@@ -101,3 +102,20 @@ def test_ownership(properties, group, owner, owner_group, touch, see):
     principal = member(*properties, group=group)
     assert may_touch_job(principal, owner, owner_group) is touch
     assert may_see_job(principal, owner, owner_group) is see
+
+
+def test_every_message_of_people_says_what_it_may_be_about():
+    assert set(WHOSE) == {name for name, rule in TABLE.items() if rule.properties}
+
+
+def test_what_may_be_about_jobs_of_others_is_for_whom_the_job_rules_are():
+    """Ownership of jobs knows these properties only; a message about jobs for anybody else would be about none."""
+    job_properties = {Property.NORMAL_USER, Property.JOB_SHARING, Property.JOB_ADMINISTRATOR}
+    seers = job_properties | {Property.JOB_MONITOR, Property.OPERATOR}
+    for name, whose in WHOSE.items():
+        if whose is Whose.ACT:
+            assert TABLE[name].properties <= job_properties
+        if whose is Whose.SEE:
+            assert TABLE[name].properties <= seers
+        if whose in {Whose.LEASE, Whose.SELF}:
+            assert TABLE[name].properties == {Property.GENERIC_PILOT}
