@@ -4,11 +4,13 @@ SHELL := /bin/sh
 VENV := .venv/bin
 # Further arguments for pytest:  make test ARGS='-k leases -x'
 ARGS ?=
+# How many times as many examples `make fuzz` tries
+FUZZ ?= 20
 # Code, for the checks
 ROOMS := schemas broker producers consumers pilot compose
 
 .DEFAULT_GOAL := help
-.PHONY: help demo setup setup-dev test check lint pilot bench docs lock clean
+.PHONY: help demo setup setup-dev test check lint fuzz pilot bench docs lock clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
@@ -34,6 +36,10 @@ lint:
 
 check: lint ## lint, types, architecture contracts, and the tests that need no server
 	@$(VENV)/python -m pytest -q -n 2 tests/unit tests/properties $(ARGS)
+
+fuzz: ## damaged inputs for every parser, FUZZ (20) times as many as in `make check`
+	@sh compose/bootstrap.sh --dev
+	@PILOTAGE_FUZZ=$(FUZZ) $(VENV)/python -m pytest -q -n 2 --timeout 3600 tests/properties -k "fuzz or chain or delegation or envelope" $(ARGS)
 
 pilot: setup ## build the pilot as one file, pilot.pyz
 	@$(VENV)/python -m pilot.build
