@@ -111,7 +111,19 @@ def test_everything_is_its_owners_alone(fresh_user: CommandLine) -> None:
     fresh_user.run("up", "--pilots", "1")
     fresh_user.run("down")
     assert stat.S_IMODE(fresh_user.data.stat().st_mode) == 0o700
-    for name in ("ca/authority.pem", "user/userkey.pem", "services/master.key", "server.toml", "store/pilotage.sqlite"):
+    written = [file for file in (fresh_user.data / "pilots").rglob("*") if file.is_file()]
+    assert written
+    for file in written:  # no pilot has a key on disk, nor its secret
+        assert b"PRIVATE KEY" not in file.read_bytes(), file
+        assert b"pilotage-enrol-1" not in file.read_bytes(), file
+    for name in (
+        "ca/authority.pem",
+        "user/userkey.pem",
+        "services/master.key",
+        "services/pilot-authority-ca.pem",
+        "server.toml",
+        "store/pilotage.sqlite",
+    ):
         assert stat.S_IMODE((fresh_user.data / name).stat().st_mode) == 0o600, name
 
 
