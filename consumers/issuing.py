@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import datetime as dt
 import hashlib
+from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -48,6 +49,10 @@ SHORTEST = 60.0
 
 UNUSUAL_FOR_PILOT = 200
 """Issues to one pilot within an hour that are worth a look: it needs one per owner, and another every few hours."""
+
+MOST_FOR_PILOT = 2_000
+"""Requests of one pilot within an hour beyond which it gets nothing more: no honest pilot comes near it, and signing
+and auditing cost us more than asking costs it."""
 
 UNUSUAL_OF_OWNER = 5_000
 """Issues of one owner's within an hour that are worth a look: as many pilots that all take up his jobs in that hour are
@@ -103,6 +108,7 @@ class Issuing:
         self._vault = vault
         self._bounds = bounds
         self._keys: dict[str, PrivateKey] = {}
+        self._counts: Counter[str] = Counter()
         self._issued: list[Issue] = []
         self._lines: list[tuple[float, str, str, str, Mapping[str, object]]] = []
 
@@ -147,6 +153,14 @@ class Issuing:
             who = message.principal.identity
             self._lines.append((self._batch.now, "proxy.refused", who, message.client, detail))
             self._batch.refuse(message, "denied", reason)
+            return None
+        if message.client not in self._counts:
+            since = self._batch.now - RATE_SECONDS
+            self._counts[message.client] = proxies.issues_since(self._batch.tx, since, client=message.client)
+        self._counts[message.client] += 1
+        if self._counts[message.client] > MOST_FOR_PILOT:
+            reason = f"{MOST_FOR_PILOT} proxies within an hour are enough for any pilot: try again later"
+            self._batch.refuse(message, "limit", reason)
             return None
         return _Order(message.client, asked.job, asked.attempt, row.owner, row.grp, asked.csr, message)
 

@@ -55,6 +55,9 @@ LEAST_GAIN = 600.0
 AT_ONCE = 200
 """Errands begun at one look."""
 
+VOMSES_SECONDS = 300.0
+"""How long the list of VOMS servers is kept: reading it happens inside a transaction."""
+
 PROXY, ATTRIBUTE = "proxy", "attribute"
 
 log = structlog.get_logger(__name__)
@@ -97,6 +100,8 @@ class Renewing:
         self._longest = longest
         self._clock = clock
         self._errands: Errands[Result] = Errands("renewal")
+        self._known_servers = Vomses()
+        self._vomses_again = float("-inf")
         self._attribute_ends: dict[tuple[str, str, float, float], float | None] = {}
 
     @property
@@ -297,8 +302,11 @@ class Renewing:
     # -- VOMS servers -------------------------------------------------------------------------------------------
 
     def _vomses(self) -> Vomses:
-        """Read anew each time: a few small files, and nobody must restart for them."""
-        return Vomses() if self._settings.vomses is None else load_vomses([self._settings.vomses])
+        """Read anew from time to time: a few small files, and nobody must restart for them."""
+        if self._settings.vomses is not None and self._clock() >= self._vomses_again:
+            self._known_servers = load_vomses([self._settings.vomses])
+            self._vomses_again = self._clock() + VOMSES_SECONDS
+        return self._known_servers
 
     @staticmethod
     def _servers(vomses: Vomses, fqan: str) -> tuple[VomsEntry, ...]:

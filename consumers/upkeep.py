@@ -97,7 +97,7 @@ class Upkeep:
                 not_after=term.not_after,
                 seconds=limit,
                 jobs=proxies.count_active(batch.tx, *term.account),
-                renewable=self._renews,
+                renewable=self._renews and not known.failures,
                 reason=known.trouble[:4096] if self._renews else "this deployment renews no proxies",
             )
             batch.publish(fact)

@@ -170,8 +170,9 @@ class Stagehand:
         if task.killed or (task.final is not None and task.final[0] is JobStatus.RESCHEDULED):
             return (), []
         directory = _directory(task)
-        with contextlib.suppress(OSError):
-            (directory / PROXY_FILE).unlink()  # a private key never travels, whatever the patterns say
+        for file in directory.glob(PROXY_FILE + "*"):
+            with contextlib.suppress(OSError):
+                file.unlink()  # a private key never travels, whatever the patterns say
         picked = pick_output(directory, task.description.output_sandbox, MAX_SANDBOX_BYTES)
         files: list[SandboxFile] = []
         left = MAX_INLINE_BYTES

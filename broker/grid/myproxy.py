@@ -282,9 +282,10 @@ class _Talk:
 
     def _skip(self) -> None:
         """Under TLS 1.3 the server first sends a lone NUL (its GSI token); no element begins with one."""
-        while not self._data:
+        while not (rest := self._data.lstrip(b"\0")):
+            self._data = b""
             self._more()
-            self._data = self._data.lstrip(b"\0")
+        self._data = rest
 
     def _more(self) -> None:
         data = self._link.receive()

@@ -373,3 +373,15 @@ def test_no_private_key_in_logs_messages_or_errors(
     assert "proxy.key_unreadable" in said
     assert not any(line in said for line in key_pem(credential.key).decode().splitlines()[1:-1])
     assert "PRIVATE" not in said
+
+
+def test_a_pilot_that_asks_for_ever_gets_nothing_more(
+    store: Store, manager: ProxyManager, authority: pki.Pki, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("consumers.issuing.MOST_FOR_PILOT", 5)
+    keep(store, full_proxy(authority))
+    running(store)
+    answers = [ask(store, manager) for _ in range(7)]
+    assert [isinstance(one, ProxyIssued) for one in answers] == [True] * 5 + [False] * 2
+    assert isinstance(answers[-1], Refused)
+    assert answers[-1].code == "limit"
