@@ -41,15 +41,15 @@ MAX_ANSWER_BYTES = MAX_AC_BYTES * 4 // 3 + 16 * 1024
 MAX_REQUESTED = 50
 # What a server says may fill a few lines of a terminal, not the screen.
 MAX_WORDS = 500
+# Real answers hold one or two messages.
+MAX_ITEMS = 10
 # Below it a number is a warning, from it on an error (voms-server's errors.h).
 FIRST_ERROR = 1000
 
 _AC = re.compile(rb"<ac>([A-Za-z0-9+/=\s]*)</ac>")
 # Messages are far shorter; without a bound each of many beginnings without an end would be looked through to the end.
-_ITEM = re.compile(
-    rb"<item>\s*<number>\s*(-?[0-9]{1,6})\s*</number>\s*<message>(.{0,4096}?)</message>\s*</item>", re.DOTALL
-)
-_MESSAGE = re.compile(rb"<(?:message|warning)>(.{0,4096}?)</(?:message|warning)>", re.DOTALL)
+_NUMBER = re.compile(rb"\s{0,20}<number>\s{0,20}(-?[0-9]{1,6})\s{0,20}</number>\s{0,20}<message>")
+_MESSAGE = re.compile(rb"<(?:message|warning)>([^<]{0,4096})")
 _ENTITIES = {"&lt;": "<", "&gt;": ">", "&quot;": '"', "&apos;": "'", "&amp;": "&"}
 
 
@@ -155,12 +155,12 @@ def _receive(link: Link) -> bytes:
 
 def _read_answer(answer: bytes, server: VomsEntry, credential: Credential, wanted: Sequence[Fqan]) -> AcAnswer:
     is_http = answer.startswith(b"HTTP/")
-    items = [(int(number), _words(text)) for number, text in _ITEM.findall(answer)]
+    items = _items(answer)
     errors = [text for number, text in items if number >= FIRST_ERROR]
     warnings = [text for number, text in items if number < FIRST_ERROR]
     found = _AC.findall(answer)
     if is_http:
-        said = [_words(text) for text in _MESSAGE.findall(answer)]
+        said = [_words(text) for text in _MESSAGE.findall(answer)[:MAX_ITEMS]]
         good = re.match(rb"HTTP/1\.[01] 200\b", answer) is not None
         errors, warnings = ([], said) if good and found else (said or ["it speaks HTTP, but not VOMS"], [])
     # A server of VOMS numbers what it says to strangers below the errors, too: without a certificate all is an error.
@@ -173,6 +173,16 @@ def _read_answer(answer: bytes, server: VomsEntry, credential: Credential, wante
     if len(encoded) < 2 and warnings:
         raise GridRefusedError("; ".join(warnings))
     return _checked(encoded, tuple(warnings), server, credential, wanted)
+
+
+def _items(answer: bytes) -> list[tuple[int, str]]:
+    """Read what the server says besides, each with its number; one that cannot be read counts as an error."""
+    found = []
+    for part in answer.split(b"<item>", MAX_ITEMS + 1)[1 : MAX_ITEMS + 1]:
+        number = _NUMBER.match(part)
+        text = part[number.end() :] if number else part
+        found.append((int(number[1]) if number else FIRST_ERROR, _words(text.partition(b"</message>")[0])))
+    return found
 
 
 def _checked(

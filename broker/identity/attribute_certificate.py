@@ -23,8 +23,10 @@ if TYPE_CHECKING:
 OID_FQANS = "1.3.6.1.4.1.8005.100.100.4"
 OID_AC_CERTIFICATES = "1.3.6.1.4.1.8005.100.100.10"
 OID_GENERIC_ATTRIBUTES = "1.3.6.1.4.1.8005.100.100.11"
-# What we process in an AC; noRevAvail and the authority key identifier ask nothing of us.
-_UNDERSTOOD = {OID_AC_CERTIFICATES, OID_GENERIC_ATTRIBUTES, "2.5.29.56", "2.5.29.35"}
+OID_NO_REVOCATION = "2.5.29.56"
+OID_AUTHORITY_KEY = "2.5.29.35"
+# What we process in an AC.
+_UNDERSTOOD = {OID_AC_CERTIFICATES, OID_GENERIC_ATTRIBUTES, OID_NO_REVOCATION, OID_AUTHORITY_KEY}
 # One AC with its issuer's chain; the largest seen have 12 KiB.
 MAX_AC_BYTES = 64 * 1024
 # The largest real lists of groups and roles have about a hundred.
@@ -60,6 +62,10 @@ class AttributeCertificate:
     fqans: tuple[str, ...]
     generic: tuple[GenericAttribute, ...]
     certificates: tuple[bytes, ...]
+    never_revoked: bool
+    """It says that nobody revokes it (noRevAvail)."""
+    authority_key: bytes | None
+    """Key identifier of its issuer; empty where it names him in another way, None where it does not."""
     unknown_critical: str | None
 
     @property
@@ -154,6 +160,8 @@ def _read_ac(element: der.Element) -> AttributeCertificate:
         fqans=fqans,
         generic=_read_generic(extensions.get(OID_GENERIC_ATTRIBUTES)),
         certificates=_read_certificates(extensions.get(OID_AC_CERTIFICATES)),
+        never_revoked=_read_no_revocation(extensions.get(OID_NO_REVOCATION)),
+        authority_key=_read_authority_key(extensions.get(OID_AUTHORITY_KEY)),
         unknown_critical=unknown[0] if unknown else None,
     )
 
@@ -221,6 +229,21 @@ def _read_generic(extension: Extension | None) -> tuple[GenericAttribute, ...]:
                 if len(found) > MAX_GENERIC_ATTRIBUTES:
                     raise der.DerError("far too many generic attributes")
     return tuple(found)
+
+
+def _read_no_revocation(extension: Extension | None) -> bool:
+    """RFC 5755 §4.3.6: a NULL."""
+    if extension is None:
+        return False
+    return not der.read_exactly(extension.value, der.NULL).content
+
+
+def _read_authority_key(extension: Extension | None) -> bytes | None:
+    """RFC 5280 §4.2.1.1: SEQUENCE { keyIdentifier [0], authorityCertIssuer [1], authorityCertSerialNumber [2] }."""
+    if extension is None:
+        return None
+    parts = der.read_exactly(extension.value, der.SEQUENCE).children()
+    return next((part.content for part in parts if part.tag == 0x80), b"")
 
 
 def _read_certificates(extension: Extension | None) -> tuple[bytes, ...]:

@@ -30,6 +30,7 @@ MAX_CERTIFICATES = 16
 # Real names stay below 300 bytes; the bound also keeps the cache of decoded names small.
 MAX_NAME_BYTES = 4096
 
+OID_SUBJECT_KEY = "2.5.29.14"
 OID_KEY_USAGE = "2.5.29.15"
 OID_SUBJECT_ALT_NAME = "2.5.29.17"
 OID_ISSUER_ALT_NAME = "2.5.29.18"

@@ -3,7 +3,8 @@
 Promises: an AC counts only if its holder is the chain's end entity (issuer + serial, or VOMS's old subject +
 serial), its issuer stands in an LSC file of its VO with the same chain of names, its issuer's certificates verify
 against the trust store, its signature and validity are right, it has no critical extension that we do not
-process (a critical target restriction included), and each FQAN lies in its VO. Others are reported as invalid with
+process (a critical target restriction included), it says that nobody revokes it and which key signed it, as VOMS's own
+verifier asks, and each FQAN lies in its VO. Others are reported as invalid with
 the reason; they never make the chain invalid. The certificates of a VOMS server must come in the AC itself
 (as every server of the last 15 years sends them).
 """
@@ -13,11 +14,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from cryptography import x509
+
 from schemas.errors import InvalidInputError
 from schemas.identity import Fqan
 
+from . import der
 from .attribute_certificate import AttributeCertificate, GenericAttribute, read_acs
-from .certificate import Certificate, parse_certificate
+from .certificate import OID_SUBJECT_KEY, Certificate, parse_certificate
 from .errors import IdentityError
 from .keys import certificate_key, check_signed
 from .vomsdir import VomsDir
@@ -103,8 +107,12 @@ def _verify(
         if ac.unknown_critical:
             raise IdentityError(f"critical extension that is not understood: {ac.unknown_critical}")
         check_fqans(ac)
-        issuer = certificate_key(_issuer(ac, trust, vomsdir, now).x509)
-        check_signed(issuer, ac.algorithm, ac.signature, ac.signed)
+        if not ac.never_revoked:
+            # RFC 5755 §6: else its revocation would have to be looked up, and no VOMS server tells where.
+            raise IdentityError("without noRevAvail")
+        issuer = _issuer(ac, trust, vomsdir, now)
+        _check_authority_key(ac, issuer)
+        check_signed(certificate_key(issuer.x509), ac.algorithm, ac.signature, ac.signed)
     except IdentityError as error:
         reason = f"AC {error.reason}" if not error.reason.startswith("AC ") else error.reason
         return VomsAc(False, ac.vo, (), reason, ac.issuer_dn, ac.not_before, ac.not_after)
@@ -165,3 +173,15 @@ def _issuer(ac: AttributeCertificate, trust: TrustStore, vomsdir: VomsDir | None
     if not issuers[0].may_sign:
         raise IdentityError("issuer's keyUsage lacks digitalSignature")
     return issuers[0]
+
+
+def _check_authority_key(ac: AttributeCertificate, issuer: Certificate) -> None:
+    """Check that the AC names its issuer's key (OGF GFD.182), if by an identifier, then by the right one."""
+    if ac.authority_key is None:
+        raise IdentityError("without authorityKeyIdentifier")
+    known = {x509.SubjectKeyIdentifier.from_public_key(certificate_key(issuer.x509)).digest}
+    own = issuer.extensions.get(OID_SUBJECT_KEY)
+    if own is not None:
+        known.add(der.read_exactly(own.value, der.OCTET_STRING).content)
+    if ac.authority_key and ac.authority_key not in known:
+        raise IdentityError("names another key than its issuer's")

@@ -58,6 +58,12 @@ def extension(oid: str, value: bytes, *, critical: bool = False) -> bytes:
     return der.encode(der.SEQUENCE, der.encode_oid(oid), flag, der.encode(der.OCTET_STRING, value))
 
 
+def key_identifier(issuer: x509.Certificate) -> bytes:
+    """An authorityKeyIdentifier that names a certificate's key."""
+    digest = x509.SubjectKeyIdentifier.from_public_key(issuer.public_key()).digest  # type: ignore[arg-type]  # ours
+    return der.encode(der.SEQUENCE, der.encode(0x80, digest))
+
+
 def make_ac(
     voms: Voms,
     *,
@@ -69,6 +75,7 @@ def make_ac(
     holder: bytes | None = None,
     old_holder: bool = False,
     extensions: Sequence[bytes] = (),
+    usual: Sequence[bytes] | None = None,
     certificates: Sequence[bytes] | None = None,
     algorithm: bytes | None = None,
     outer_algorithm: bytes | None = None,
@@ -85,6 +92,8 @@ def make_ac(
     )
     certificates = server.ders if certificates is None else certificates
     chain = der.encode(der.SEQUENCE, der.encode(der.SEQUENCE, *certificates))
+    if usual is None:
+        usual = [extension("2.5.29.56", b"\x05\x00"), extension("2.5.29.35", key_identifier(issuer))]
     authority = der.encode(0xA0, der.encode(0x86, f"{vo}://voms.example.org:15000".encode()))
     values = der.encode(der.SEQUENCE, *(der.encode(der.OCTET_STRING, item.encode()) for item in fqans))
     info = der.encode(
@@ -103,7 +112,7 @@ def make_ac(
                 der.encode(der.SET, der.encode(der.SEQUENCE, authority, values)),
             ),
         ),
-        der.encode(der.SEQUENCE, extension(OID_AC_CERTIFICATES, chain), *extensions),
+        der.encode(der.SEQUENCE, extension(OID_AC_CERTIFICATES, chain), *usual, *extensions),
     )
     signature = sign(server.key, info + (b"x" if spoil else b""))
     return der.encode(der.SEQUENCE, info, outer_algorithm or algorithm, der.encode(der.BIT_STRING, b"\0" + signature))

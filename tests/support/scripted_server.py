@@ -58,5 +58,6 @@ def _serve(listener: socket.socket, context: ssl.SSLContext, answers: list[Answe
                 heard += wire.recv(65536)
             said.append(heard)
             wire.sendall(answer if isinstance(answer, bytes) else answer(heard))
+            wire.settimeout(0.1)  # not every client says goodbye
             with contextlib.suppress(OSError):
                 wire.unwrap()

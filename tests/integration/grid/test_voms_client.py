@@ -216,6 +216,9 @@ def test_a_strange_answer_is_refused_in_one_line(scripted: Scripted, answer: byt
 
 
 def test_an_error_counts_even_beside_a_certificate(scripted: Scripted) -> None:
+    for strange in (item(1001, "x" * 9000), "<item><number>99999999</number><message>a</message></item>", "<item>"):
+        with pytest.raises(GridRefusedError):
+            scripted.ask(xml(scripted.good, strange))
     with pytest.raises(GridRefusedError, match=r"^not today$"):
         scripted.ask(xml(scripted.good, item(1001, "not today")))
     answer, _said = scripted.ask(xml(scripted.good, item(2, "a word")))

@@ -20,6 +20,7 @@ from tests.support.attribute_certificates import (
     Voms,
     extension,
     general_name,
+    key_identifier,
     make_ac,
     make_voms,
     with_acs,
@@ -148,6 +149,19 @@ def test_critical_extensions(voms: Voms) -> None:
     assert judge(voms, make_ac(voms, extensions=[extension("2.5.29.55", b"\x30\x00")]))[0].valid
     twice = [extension("1.2.3", b""), extension("1.2.3", b"")]
     assert "twice" in reason(voms, make_ac(voms, extensions=twice))
+
+
+def test_revocation_and_the_issuers_key(voms: Voms) -> None:
+    """VOMS's own verifier asks for both."""
+    none, issuer = extension("2.5.29.56", b"\x05\x00"), x509.load_der_x509_certificate(voms.server.leaf)
+    key = extension("2.5.29.35", key_identifier(issuer))
+    by_name = extension("2.5.29.35", der.encode(der.SEQUENCE, der.encode(0x82, b"\x01")))
+    other = extension("2.5.29.35", der.encode(der.SEQUENCE, der.encode(0x80, b"x" * 20)))
+    assert judge(voms, make_ac(voms, usual=[none, by_name]))[0].valid
+    assert reason(voms, make_ac(voms, usual=[key])) == "AC without noRevAvail"
+    assert reason(voms, make_ac(voms, usual=[extension("2.5.29.56", b"\x30\x00"), key])).startswith("AC malformed")
+    assert reason(voms, make_ac(voms, usual=[none])) == "AC without authorityKeyIdentifier"
+    assert reason(voms, make_ac(voms, usual=[none, other])) == "AC names another key than its issuer's"
 
 
 @pytest.mark.parametrize("parts", [(b"nick", b"ada"), (b"nick", b"ada", b"lhcb", b"more"), ()])
