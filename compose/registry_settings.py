@@ -13,6 +13,7 @@
     kind = "voms-database"
     url = "mysql+pymysql://reader@voms.example.org/voms_lhcb"
     password_file = "voms.secret"                       # mode 0600
+    ca_file = "voms-ca.pem"                             # the system's authorities by default
     groups = ["lhcb_user", "lhcb_prod"]                 # which it feeds; needed for groups that give power
     max_loss = 0.2
 
@@ -21,7 +22,7 @@
     kind = "iam-scim"
     url = "https://iam.example.org"
     token_file = "iam.token"
-    ca_file = "iam-ca.pem"                              # the system's authorities by default
+    ca_file = "iam-ca.pem"
 """
 
 from __future__ import annotations
@@ -95,8 +96,8 @@ def _source(path: Path, one: _Source) -> SourceSettings:
     is_iam = one.kind is SourceKind.IAM_SCIM
     if is_iam and (parts.scheme != "https" or not one.token_file):
         raise ConfigurationError(f"{place} IAM needs an https:// url and a token_file")
-    if (is_iam and one.password_file) or (not is_iam and (one.token_file or one.ca_file)):
-        raise ConfigurationError(f"{place} password_file is for databases, token_file and ca_file are for IAM")
+    if one.password_file if is_iam else one.token_file:
+        raise ConfigurationError(f"{place} password_file is for databases, token_file is for IAM")
     secret = one.token_file if is_iam else one.password_file
     return SourceSettings(
         name=one.name,

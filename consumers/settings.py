@@ -41,7 +41,7 @@ class SourceSettings:
         kind: how it is spoken to.
         url: where it is, without a secret in it.
         secret_file: password of the database's account, or IAM's bearer token.
-        ca_file: whose certificates IAM may have; the system's by default.
+        ca_file: whose certificates its server may have; the system's by default.
         groups: groups of ours that it feeds; empty for all whose FQAN it knows and that give no power.
         max_loss: share of its users that it may take away at once.
     """

@@ -55,7 +55,8 @@ def read_source(source: SourceSettings) -> Sequence[SourceUser]:
         if source.secret_file is None:
             raise ConfigurationError(f"source {source.name}: IAM needs a token_file")
         return Iam(source.url, read_token(source.secret_file), source.ca_file).read()
-    return voms_database.read(source.url, _secret(source.secret_file) if source.secret_file else None)
+    password = _secret(source.secret_file) if source.secret_file else None
+    return voms_database.read(source.url, password, source.ca_file)
 
 
 class Sources:

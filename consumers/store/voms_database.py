@@ -7,8 +7,10 @@ than a VO can have are refused before they are kept.
 
 from __future__ import annotations
 
+import ssl
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
@@ -29,6 +31,8 @@ CONNECT_SECONDS = 10
 READ_SECONDS = 60
 """The whole answer of one question; it takes a second for the largest VO."""
 
+LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
+
 MAX_TEXT = 255
 """VOMS keeps names in 255 characters."""
 
@@ -37,18 +41,19 @@ class SourceAwayError(TemporaryError):
     """The VO's source does not answer."""
 
 
-def read(url: str, password: str | None = None) -> list[SourceUser]:
+def read(url: str, password: str | None = None, ca_file: Path | None = None) -> list[SourceUser]:
     """All members of a VO.
 
     Args:
         url: SQLAlchemy's form without a secret (``mysql+pymysql://reader@host/voms_vo``).
         password: of the account.
+        ca_file: whose certificates the server may have; the system's by default. Beyond this machine it must have one.
 
     Raises:
         SourceAwayError: it does not answer, or not like a VOMS database.
         ConfigurationError: the URL is no good, or its driver is not installed.
     """
-    with _connected(_parse(url, password)) as connection:
+    with _connected(_parse(url, password), ca_file) as connection:
         inspector = sa.inspect(connection)
         columns = {column["name"] for column in inspector.get_columns("usr")}
         if inspector.has_table("certificate"):
@@ -67,13 +72,15 @@ def _parse(url: str, password: str | None) -> URL:
 
 
 @contextmanager
-def _connected(url: URL) -> Iterator[Connection]:
-    is_sqlite = url.get_backend_name() == "sqlite"  # a copy of a database, such as tests make
-    seconds = {"connect_timeout": CONNECT_SECONDS, "read_timeout": READ_SECONDS, "write_timeout": READ_SECONDS}
+def _connected(url: URL, ca_file: Path | None) -> Iterator[Connection]:
+    is_sqlite = url.get_backend_name() == "sqlite"  # a copy of a database, say
+    arguments: dict[str, object] = {}
+    if not is_sqlite:
+        arguments |= {"connect_timeout": CONNECT_SECONDS, "read_timeout": READ_SECONDS, "write_timeout": READ_SECONDS}
+        if "unix_socket" not in url.query and url.host not in LOOPBACK:
+            arguments["ssl"] = _tls(ca_file)
     try:
-        engine = sa.create_engine(
-            url, connect_args={} if is_sqlite else seconds, poolclass=sa.pool.NullPool, hide_parameters=True
-        )
+        engine = sa.create_engine(url, connect_args=arguments, poolclass=sa.pool.NullPool, hide_parameters=True)
     except (NoSuchModuleError, ImportError) as error:
         raise ConfigurationError(
             f"the driver of the VOMS database is missing: pip install pilotage[voms] ({error})"
@@ -88,6 +95,16 @@ def _connected(url: URL) -> Iterator[Connection]:
         raise SourceAwayError(f"the VOMS database: {_cause(error)}") from None
     finally:
         engine.dispose()
+
+
+def _tls(ca_file: Path | None) -> ssl.SSLContext:
+    """Members' names and the account's password cross no network in the clear."""
+    try:
+        context = ssl.create_default_context(cafile=str(ca_file) if ca_file is not None else None)
+    except OSError as error:
+        raise ConfigurationError(f"{ca_file}: {error.strerror or error}") from None
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    return context
 
 
 def _cause(error: SQLAlchemyError) -> str:

@@ -106,7 +106,7 @@ SOURCE: Mapping[str, tuple[str, str]] = {
     "url": (NEEDED, "`mysql+pymysql://user@host/database` (needs `pip install pilotage[voms]`), or `https://host` of IAM."),
     "password_file": ("none", "Password of the database's account, mode 0600."),
     "token_file": (NEEDED, "IAM's bearer token with the scope `scim:read`, mode 0600; read anew each time."),
-    "ca_file": ("the system's", "Authorities that IAM's certificate may come from."),
+    "ca_file": ("the system's", "Authorities that its server's certificate may come from; a database on this machine needs none."),
     "groups": ("all without power", "Groups of ours that it feeds, by their FQAN. Groups with `Operator`, `JobAdministrator`, `GenericPilot` or `DataManager` only if they are named here."),
     "max_loss": ("`0.2`", "Share of its users or memberships that it may take away at once; more is refused until an operator says `--force`."),
 }
