@@ -11,7 +11,10 @@ import structlog
 def configure(*, json: bool, level: int = logging.INFO) -> None:
     """Set up logging for a process, once, in its composition root."""
     renderer: structlog.typing.Processor = (
-        structlog.processors.JSONRenderer() if json else structlog.dev.ConsoleRenderer()
+        structlog.processors.JSONRenderer()
+        if json
+        # The library's own choice shows the values of local variables with each traceback: keys would be among them.
+        else structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)
     )
     exceptions: list[structlog.typing.Processor] = [structlog.processors.format_exc_info] if json else []
     structlog.configure(

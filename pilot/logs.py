@@ -15,7 +15,8 @@ def configure(*, level: int = logging.INFO) -> None:
     """Set up logging for this process, once, before anything is logged."""
     pretty = sys.stderr.isatty()
     last: list[structlog.typing.Processor] = (
-        [structlog.dev.ConsoleRenderer()]
+        # The library's own choice shows the values of local variables with each traceback: keys would be among them.
+        [structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)]
         if pretty
         else [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
     )
