@@ -13,6 +13,7 @@ import shutil
 import stat
 import subprocess
 import sys
+import sysconfig
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -33,10 +34,27 @@ from tests.support.wait import wait_until
 
 pytestmark = pytest.mark.integration
 
+ROOT = Path(__file__).parents[2]
 PAYLOAD = Path(__file__).parents[1] / "support" / "curious_payload.py"
 NOBODY = 65534
 ORDINARY = ["setpriv", "--reuid", str(NOBODY), "--regid", str(NOBODY), "--clear-groups"] if os.geteuid() == 0 else []
 """Where the tests run as the super-user, as in a container, pilot and payload must not."""
+
+
+def _ours() -> dict[str, str]:
+    """Environment in which another interpreter of the same version finds what this one imports."""
+    return {"PYTHONPATH": os.pathsep.join([str(ROOT), sysconfig.get_path("purelib"), sysconfig.get_path("platlib")])}
+
+
+@pytest.fixture(scope="session")
+def python() -> str:
+    """An interpreter that an ordinary account can run: ours may lie in the super-user's home."""
+    environment = {**_ours(), "PATH": "/usr/bin:/bin"}
+    for candidate in (sys.executable, "/usr/bin/python3", "/usr/local/bin/python3"):
+        command = [*ORDINARY, "/usr/bin/env", candidate, "-c", "import cryptography.x509, msgspec, compose.pilot"]
+        if subprocess.run(command, cwd="/", env=environment, capture_output=True, check=False).returncode == 0:
+            return candidate
+    pytest.fail(f"uid {NOBODY} may run no interpreter like {sys.version}: put one outside of {Path.home()}")
 
 
 @dataclass
@@ -47,25 +65,32 @@ class Node:
         place: the deployment that it works for.
         folder: all that is there.
         config: of the pilot.
+        python: runs it.
     """
 
     place: Deployment
     folder: Path
     config: Path
+    python: str
 
     @property
     def environment(self) -> dict[str, str]:
         """Of the pilot: whatever it writes lies in the node's folder."""
-        return {"HOME": str(self.folder / "home"), "TMPDIR": str(self.folder / "tmp")}
+        return {"HOME": str(self.folder / "home"), "TMPDIR": str(self.folder / "tmp"), **_ours()}
+
+    @property
+    def command(self) -> list[str]:
+        """The pilot's command line."""
+        # By env: it is looked up by the account that it will have, and not by the one that starts it.
+        return [*ORDINARY, "/usr/bin/env", self.python, "-P", "-m", "compose.pilot", "--config", str(self.config)]
 
     @contextmanager
     def pilot(self, secret: EnrolmentSecret, **environment: str) -> Iterator[subprocess.Popen[bytes]]:
         """A pilot at work, once it has logged in."""
         ready = self.folder / "home" / "ready"
         ready.unlink(missing_ok=True)
-        command = [*ORDINARY, sys.executable, "-P", "-m", "compose.pilot", "--config", str(self.config)]
         process = subprocess.Popen(
-            [*command, "--ready-file", str(ready)],
+            [*self.command, "--ready-file", str(ready)],
             cwd=self.folder / "home",
             env={"PATH": os.environ["PATH"], **self.environment, **environment},
             stdin=subprocess.PIPE,
@@ -90,7 +115,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]:
 
 
 @pytest.fixture
-def node(place: Deployment) -> Iterator[Node]:
+def node(place: Deployment, python: str) -> Iterator[Node]:
     with server_folder("pilotage-node-") as folder:
         folder.chmod(0o755)
         shutil.copytree(place.layout.trust, folder / "trust")
@@ -101,7 +126,7 @@ def node(place: Deployment) -> Iterator[Node]:
                 os.chown(folder / name, NOBODY, NOBODY)
         for path in [folder / "trust", *(folder / "trust").iterdir(), folder / "ca.pem"]:
             path.chmod(0o755 if path.is_dir() else 0o644)
-        yield Node(place, folder, folder / "pilot.toml")
+        yield Node(place, folder, folder / "pilot.toml", python)
 
 
 def configure(node: Node, enrolment: str) -> None:
@@ -133,8 +158,8 @@ def fresh_secret(place: Deployment) -> EnrolmentSecret:
 def run_payload(node: Node, tmp_path: Path, *arguments: str) -> dict[str, object]:
     """Run the curious payload as a job; its report."""
     description = f"""[
-        Executable = "curious_payload.py";
-        Arguments = "{" ".join(arguments)}";
+        Executable = "{node.python}";
+        Arguments = "{" ".join([PAYLOAD.name, *arguments])}";
         InputSandbox = {{"{PAYLOAD}"}};
         OutputSandbox = {{"report.json", "std.out", "std.err"}};
         CPUTime = 600;
@@ -184,7 +209,8 @@ def test_a_crash_leaves_no_memory_behind(node: Node, tmp_path: Path) -> None:
     with node.place.client() as client, node.pilot(secret) as pilot:
         (job,) = client.submit(
             [
-                f"""[Executable = "curious_payload.py"; Arguments = "crash {node.folder}"; CPUTime = 600;
+                f"""[Executable = "{node.python}"; CPUTime = 600;
+                Arguments = "curious_payload.py crash {node.folder}";
                 InputSandbox = {{"{PAYLOAD}"}};]"""
             ]
         ).ids
@@ -217,9 +243,10 @@ def test_the_secrets_file_is_gone_once_it_is_used(node: Node) -> None:
     with node.pilot(secret):
         assert not file.exists()
         put_secret(file, secret)  # a copy, for another pilot: it is refused, and the copy removed, too
-        command = [*ORDINARY, sys.executable, "-P", "-m", "compose.pilot", "--config", str(node.config)]
-        home = node.folder / "home"
-        done = subprocess.run(command, cwd=home, capture_output=True, text=True, timeout=90, check=False)
+        home, environment = node.folder / "home", {"PATH": os.environ["PATH"], **node.environment}
+        done = subprocess.run(
+            node.command, cwd=home, env=environment, capture_output=True, text=True, timeout=90, check=False
+        )
     assert done.returncode == 1
     assert "used before" in done.stderr
     assert secret.text() not in done.stderr

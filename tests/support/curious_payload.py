@@ -1,4 +1,3 @@
-#!/usr/bin/env python3
 """A payload that wants the pilot's keys: it tries what any process of the same account may try, and reports in JSON.
 
 It runs alone, as a job's executable, so it imports nothing of ours. ``control`` is a process of its own on which the
