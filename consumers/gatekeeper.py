@@ -113,7 +113,7 @@ class Gatekeeper:
         self._services: tuple[ServiceInfo, ...] = ()
         self._services_at = float("-inf")
         self._used: OrderedDict[str, float] = OrderedDict()
-        self._audited: OrderedDict[tuple[str, str], None] = OrderedDict()
+        self._prepared: OrderedDict[tuple[str, str], None] = OrderedDict()
         self._minute = 0
         self._denied = 0
         self._unrecorded = 0
@@ -144,6 +144,8 @@ class Gatekeeper:
         if principal.voms and principal.voms not in facts.fqans:
             reason = f"{chain.identity}: group {group!r} asks for a proxy with the VOMS attribute {principal.voms}"
             return self._deny("login", client, reason)
+        if self._is_prepared(client, claims.jti):
+            return True
         session = ClientSession(client, chain.identity, group)
         is_pilot = Property.GENERIC_PILOT in principal.properties
         with self._store.transaction() as tx:
@@ -156,15 +158,14 @@ class Gatekeeper:
                 "thumbprint": chain.thumbprint_b64url,
                 "not_after": chain.not_after.timestamp(),
             }
-            if not self._is_audited(client, claims.jti):
-                audit.append(tx, now, "login", identity=chain.identity, client=client, detail=detail)
+            audit.append(tx, now, "login", identity=chain.identity, client=client, detail=detail)
             if is_pilot:
                 pilots.seen(tx, client, chain.identity, now)
             delegated = None if is_pilot else proxies.until(tx, chain.identity, group)
         self._directory.remember(chain.thumbprint_b64url, facts)
         self._remember(session)
-        self._note_audited(client, claims.jti)
         self._welcome(session, principal, delegated, claims.jti[:64])
+        self._note_prepared(client, claims.jti)
         if is_pilot:
             self._announce(session)
         return True
@@ -182,10 +183,13 @@ class Gatekeeper:
         principal = self._directory.principal(row.identity, "", client)
         if principal is None:
             return self._deny("enrolment", client, "the enrolment is revoked")
+        if self._is_prepared(client, wish.claims.jti):
+            return True
         self._remember(session)
         self._welcome(session, principal, None, wish.claims.jti[:64])
         fact = PilotEnrolling(enrolment=row.id, identity=row.identity, site=row.site, client=client, time=now)
         self._connection.publish([seal(event(fact), self._signer, self._clock())])
+        self._note_prepared(client, wish.claims.jti)
         return True
 
     def _announce(self, session: ClientSession) -> None:
@@ -195,16 +199,16 @@ class Gatekeeper:
         )
         self._connection.publish([seal(event(fact), self._signer, self._clock())])
 
-    def _is_audited(self, client: str, login: str) -> bool:
-        """Whether this login is written down: RabbitMQ asks twice for each."""
+    def _is_prepared(self, client: str, login: str) -> bool:
+        """Whether everything was prepared for this login already: RabbitMQ asks twice for each."""
         with self._lock:
-            return (client, login) in self._audited
+            return (client, login) in self._prepared
 
-    def _note_audited(self, client: str, login: str) -> None:
+    def _note_prepared(self, client: str, login: str) -> None:
         with self._lock:
-            self._audited[client, login] = None
-            while len(self._audited) > CACHED_SESSIONS:
-                self._audited.popitem(last=False)
+            self._prepared[client, login] = None
+            while len(self._prepared) > CACHED_SESSIONS:
+                self._prepared.popitem(last=False)
 
     def _is_first_use(self, login: str, now: float) -> bool:
         """Whether this assertion is new: one login each, so that a copy of it is soon worth nothing."""
