@@ -9,7 +9,7 @@ elsewhere: what follows from what sources say (:mod:`.domain.registry`), and fol
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import ClassVar, TypeVar
+from typing import ClassVar
 
 import msgspec
 import structlog
@@ -34,6 +34,7 @@ from schemas.messages.service import RefusalDetail
 
 from .announcing import announcements
 from .batch import Batch, Consumer
+from .bounded import cut, within
 from .domain.registry import OPERATOR, Book, Draft
 from .domain.registry_changes import notes, operate, title
 from .domain.registry_checks import Vocabulary, errors
@@ -60,8 +61,6 @@ WORDS = Vocabulary(
 )
 
 log = structlog.get_logger(__name__)
-
-T = TypeVar("T")
 
 
 class RegistryKeeper(Consumer):
@@ -130,7 +129,7 @@ class RegistryKeeper(Consumer):
         lines, more = claims.history(
             batch.tx, kind=kind, name=asked.name, actor=asked.actor, before=asked.before, limit=asked.limit
         )
-        shown = _within(lines)
+        shown = within(lines, ANSWER_BYTES)
         batch.say(message, RegistryPast(lines=tuple(shown), more=more or len(shown) < len(lines)))
         return ACK
 
@@ -148,14 +147,14 @@ class RegistryKeeper(Consumer):
         wrong = [why for change in asked.changes if (why := operate(draft, change, asked.reason))]
         wrong = wrong or errors(draft, WORDS)
         if wrong:
-            reason = wrong[0] if len(wrong) == 1 else f"{len(wrong)} errors, nothing was changed"
-            details = [RefusalDetail(message=why) for why in wrong[:MAX_ERRORS]]
+            reason = cut(wrong[0]) if len(wrong) == 1 else f"{len(wrong)} errors, nothing was changed"
+            details = [RefusalDetail(message=cut(why)) for why in wrong[:MAX_ERRORS]]
             return batch.refuse(message, "invalid", reason, details)
         actor = message.principal.identity
         trap = "" if asked.force else locked_out(draft, actor)
         if trap:
             return batch.refuse(message, "conflict", f"{trap}: nothing was changed; --force does it all the same")
-        told = tuple(notes(draft, asked.changes))
+        told = tuple(cut(note) for note in notes(draft, asked.changes))
         if asked.dry_run:
             differences = draft.differences()
             batch.say(message, _applied(differences, self.book(batch.tx).version, told, dry_run=True))
@@ -240,20 +239,8 @@ def _is_in(book: Book, key: EntryKey, group: str) -> bool:
 def _applied(
     differences: Sequence[Difference], version: int, told: tuple[str, ...], *, dry_run: bool = False
 ) -> RegistryApplied:
-    shown = _within(differences[:MAX_DIFFERENCES])
+    shown = within(differences[:MAX_DIFFERENCES], ANSWER_BYTES)
     omitted = len(differences) - len(shown)
     return RegistryApplied(
         version=version, differences=tuple(shown), notes=told[:MAX_ERRORS], dry_run=dry_run, omitted=omitted
     )
-
-
-def _within(items: Sequence[T]) -> list[T]:
-    """The first of them that fit into one answer."""
-    kept: list[T] = []
-    size = 0
-    for item in items:
-        size += len(msgspec.json.encode(item)) + 1
-        if size > ANSWER_BYTES:
-            break
-        kept.append(item)
-    return kept

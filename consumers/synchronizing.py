@@ -15,7 +15,9 @@ import msgspec
 import structlog
 
 from broker.subscriber import Admitted
+from schemas.errors import TemporaryError
 from schemas.messages.registrar import (
+    LISTING_BYTES,
     MAX_DIFFERENCES,
     Difference,
     RegistryStale,
@@ -25,6 +27,7 @@ from schemas.messages.registrar import (
 )
 
 from .batch import Batch
+from .bounded import cut, within
 from .domain.registry import SYNC, Book, Draft
 from .domain.synchronization import SourceMapping, plan
 from .settings import RegistrySettings
@@ -35,6 +38,9 @@ ROLE = "registry-sync"
 
 MAX_TICKETS = 20
 """Commands at work; more operators than that do not synchronize at once."""
+
+ANSWER_BYTES = LISTING_BYTES // 2
+"""Differences of all sources in one answer; their notes come on top."""
 
 FIRST_LOOK = 5.0
 """Seconds after the start: services that follow are up by then."""
@@ -99,6 +105,7 @@ class Synchronizer:
         self._tickets: dict[int, _Ticket] = {}
         self._next_look = 0.0
         self._at_work = False
+        self._failed: Result | None = None
 
     # -- commands -----------------------------------------------------------------------------------------------
 
@@ -147,12 +154,24 @@ class Synchronizer:
 
     def _carry_out(self, batch: Batch, result: Result) -> None:
         ticket = self._tickets.get(result.ticket)
-        outcome = self._outcome(batch, result, ticket)
+        outcome = self._tried(batch, result, ticket)
         if ticket is not None and ticket.left == 1:
             outcomes, version = (*ticket.outcomes, outcome), self._book(batch.tx).version
             answer = RegistrySynced(outcomes=outcomes, version=version, dry_run=ticket.asked.dry_run)
             batch.tell(ticket.client, answer, ticket.correlation)
         batch.commits.append(lambda: self._done(result, outcome))
+
+    def _tried(self, batch: Batch, result: Result, ticket: _Ticket | None) -> SourceOutcome:
+        if result is self._failed:
+            reason = "it could not be carried out; the log of the registry service says why"
+            return SourceOutcome(source=result.source.name, ok=False, reason=reason)
+        try:
+            return self._outcome(batch, result, ticket)
+        except TemporaryError:
+            raise
+        except Exception:
+            self._failed = result  # undone with the transaction, and not tried for ever
+            raise
 
     def _done(self, result: Result, outcome: SourceOutcome) -> None:
         """Only after the commit: what was rolled back is carried out again."""
@@ -172,7 +191,7 @@ class Synchronizer:
         dry = ticket is not None and ticket.asked.dry_run
         if result.users is None:
             self._tell(batch, name, result.error, dry=dry)
-            return SourceOutcome(source=name, ok=False, reason=result.error[:1000])
+            return SourceOutcome(source=name, ok=False, reason=cut(result.error))
         claims.lock(batch.tx)
         mapping = SourceMapping(name, result.source.groups, result.source.max_loss)
         found = plan(self._book(batch.tx), result.users, mapping)
@@ -190,7 +209,8 @@ class Synchronizer:
             reason = ""
         if refused or not dry:
             self._tell(batch, name, reason, dry=dry)
-        shown = differences[: MAX_DIFFERENCES // max(1, len(self._sources.names))]
+        sources = max(1, len(self._sources.names))
+        shown = within(differences[: MAX_DIFFERENCES // sources], ANSWER_BYTES // sources)
         return SourceOutcome(
             source=name,
             ok=not refused,
@@ -198,7 +218,7 @@ class Synchronizer:
             users=found.users,
             differences=tuple(shown),
             omitted=len(differences) - len(shown),
-            notes=found.notes,
+            notes=tuple(cut(note) for note in found.notes),
         )
 
     def _note(

@@ -19,9 +19,12 @@ MAX_NAMES = 1000
 
 MAX_NUMBER = 2**53
 
-Key = Annotated[str, Meta(min_length=1, max_length=1024)]
-Line = Annotated[str, Meta(max_length=1024)]
-Reason = Annotated[str, Meta(max_length=1000)]
+MAX_KEY = 1024
+MAX_REASON = 1000
+
+Key = Annotated[str, Meta(min_length=1, max_length=MAX_KEY)]
+Line = Annotated[str, Meta(max_length=MAX_KEY)]
+Reason = Annotated[str, Meta(max_length=MAX_REASON)]
 Names = Annotated[tuple[Key, ...], Meta(max_length=MAX_NAMES)]
 Amount = Annotated[int, Meta(ge=0, le=MAX_NUMBER)]
 

@@ -117,11 +117,18 @@ def slash_form(subject: str) -> str:
 
 
 def _attribute(text: str) -> tuple[str, str]:
-    kind, equals, value = text.strip().partition("=")
+    kind, equals, value = text.partition("=")
     if not equals:
         raise ValueError(text)
     ((name, _),) = parse_dn(f"/{kind.strip()}=x")[0]  # its canonical spelling
-    return name, _unescaped(value.strip())
+    return name, _unescaped(_stripped(value))
+
+
+def _stripped(value: str) -> str:
+    """Without blanks around it, but for one at its end that is escaped."""
+    bare = value.strip(" ")
+    escapes = len(bare) - len(bare.rstrip("\\"))
+    return bare + " " if escapes % 2 and value.endswith(" ") else bare
 
 
 def _split(text: str, separator: str) -> list[str]:

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 import msgspec
 
-from schemas.entries import AnyEntry, EntryKey, GroupEntry, MemberEntry, UserEntry
+from schemas.entries import MAX_KEY, MAX_REASON, AnyEntry, EntryKey, GroupEntry, MemberEntry, UserEntry
 from schemas.errors import InvalidInputError
 from schemas.identity import Fqan, canonical_dn
 
@@ -134,6 +134,9 @@ def wanted_claims(book: Book, users: Mapping[str, SourceUser], mapping: SourceMa
     by_fqan = _groups_of(book, mapping, notes)
     claims: list[Claim] = []
     for dn, user in users.items():
+        if len(dn) > MAX_KEY:
+            notes.append(f"{dn[:200]}… is left out: too long")
+            continue
         if ("service", dn, "") in book.entries:
             notes.append(f"{dn} is left out: a service has this DN")
             continue
@@ -148,10 +151,11 @@ def wanted_claims(book: Book, users: Mapping[str, SourceUser], mapping: SourceMa
 
 
 def _user(dn: str, user: SourceUser) -> UserEntry:
+    nickname, mail = user.nickname[:MAX_KEY], user.mail[:MAX_KEY]
     if not user.suspended:
-        return UserEntry(dn=dn, nickname=user.nickname, mail=user.mail)
-    reason = user.reason or "suspended there"
-    return UserEntry(dn=dn, nickname=user.nickname, mail=user.mail, suspended=True, reason=reason)
+        return UserEntry(dn=dn, nickname=nickname, mail=mail)
+    reason = user.reason[:MAX_REASON] or "suspended there"
+    return UserEntry(dn=dn, nickname=nickname, mail=mail, suspended=True, reason=reason)
 
 
 def _groups_of(book: Book, mapping: SourceMapping, notes: list[str]) -> dict[str, list[str]]:

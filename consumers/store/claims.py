@@ -24,6 +24,7 @@ from schemas.entries import (
     StorageEntry,
     UserEntry,
 )
+from schemas.errors import InvalidInputError
 from schemas.messages.registrar import Difference, HistoryLine
 
 from ..domain.registry import Book, Claim, Draft
@@ -104,6 +105,9 @@ def write(
 
     Returns:
         What changed, and the version since then.
+
+    Raises:
+        InvalidInputError: a claim is beyond the bounds of its kind; nothing was written.
     """
     puts, drops = draft.written()
     if not puts and not drops:
@@ -152,13 +156,18 @@ def history(
 
 def _claim_row(claim: Claim, now: float) -> dict[str, object]:
     kind, name, scope = claim.entry.key
+    content = msgspec.json.encode(claim.entry)
+    try:
+        _entry.decode(content)  # what could not be read again would stop every reader
+    except msgspec.ValidationError as error:
+        raise InvalidInputError(f"{kind} {name[:100]!r}: {error}") from None
     return {
         "kind": kind,
         "name": name,
         "scope": scope,
         "source": claim.source,
         "own": claim.own,
-        "content": msgspec.json.encode(claim.entry),
+        "content": content,
         "time": now,
     }
 

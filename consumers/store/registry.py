@@ -14,6 +14,7 @@ import sqlalchemy as sa
 
 from schemas.access import AccessRule, Effect, Limit, Measure
 from schemas.entries import KINDS, AnyEntry, ComputingQueue, SiteEntry, UserEntry
+from schemas.errors import ConfigurationError, InvalidInputError
 from schemas.messages.registrar import EntryChange, Operation
 
 from ..domain.registry import OPERATOR, SEED, Claim, Draft, replace_source
@@ -189,7 +190,10 @@ def seed(tx: Transaction, parsed: Mapping[str, object], now: float | None = None
     claims.lock(tx)
     draft = Draft(claims.book(tx))
     replace_source(draft, SEED, [Claim(SEED, True, entry) for entry in wanted.entries()], KINDS)
-    found = claims.write(tx, draft, now=now or time.time(), source=SEED, actor=SEED, reason="")
+    try:
+        found = claims.write(tx, draft, now=now or time.time(), source=SEED, actor=SEED, reason="")
+    except InvalidInputError as error:
+        raise ConfigurationError(f"registry: {error}") from None
     return SeedChanges.of(*found)
 
 

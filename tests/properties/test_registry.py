@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from cryptography import x509
+from cryptography.x509.oid import NameOID
 from hypothesis import given
 from hypothesis import strategies as st
 
 from consumers.domain.registry import DEFAULTS, OPERATOR, SEED, Book, Claim, Claims, Draft, replace_source, said
 from consumers.domain.registry_changes import operate
+from consumers.domain.scim import slash_form
 from consumers.domain.synchronization import SourceMapping, SourceUser, plan
 from schemas.entries import AnyEntry, EntryKey, GroupEntry, MemberEntry, SiteEntry, UserEntry
+from schemas.identity import format_dn
 from schemas.messages.registrar import EntryChange, Operation
 
 SOURCES = (OPERATOR, SEED, "sync:a", "sync:b")
@@ -57,7 +61,8 @@ def naive(claims_of: Mapping[EntryKey, Claims]) -> dict[EntryKey, AnyEntry]:
                 values |= said(some[source].entry)
         if key[0] == "user":
             saying = [s for s in ("sync:b", "sync:a", SEED, OPERATOR) if s in some and some[s].entry.suspended]  # type: ignore[union-attr]  # users
-            values["suspended"], values["reason"] = bool(saying), ""
+            reasons = [some[source].entry.reason or "" for source in saying]  # type: ignore[union-attr]  # users
+            values["suspended"], values["reason"] = bool(saying), reasons[-1] if reasons else ""
         if key[0] == "site" and values["usable"]:
             values["reason"] = ""
         if values.get("barred"):
@@ -169,3 +174,20 @@ def test_operators_touch_only_their_own_and_undo_by_reset(book: Book, some: list
     assert {claim.source for claim in puts} | {of for _, of in drops} <= {OPERATOR}
     after = draft.result(2)
     assert after.entries == naive(after.claims)
+
+
+TYPES = {NameOID.COMMON_NAME: "CN", NameOID.ORGANIZATION_NAME: "O", NameOID.DOMAIN_COMPONENT: "DC"}
+attributes = st.tuples(
+    st.sampled_from(list(TYPES)), st.text(st.characters(codec="utf-8", min_codepoint=32), min_size=1, max_size=12)
+)
+
+
+@given(st.lists(st.lists(attributes, min_size=1, max_size=1), min_size=1, max_size=4))
+def test_subjects_as_iam_writes_them_are_the_same_names(rdns: list[list[tuple[x509.ObjectIdentifier, str]]]) -> None:
+    name = x509.Name([x509.RelativeDistinguishedName([x509.NameAttribute(*pair) for pair in rdn]) for rdn in rdns])
+    assert slash_form(name.rfc4514_string()) == format_dn([[(TYPES[oid], value) for oid, value in rdn] for rdn in rdns])
+
+
+@given(st.text(max_size=200))
+def test_whatever_a_subject_is_it_is_a_text(text: str) -> None:
+    assert isinstance(slash_form(text), str)

@@ -16,7 +16,7 @@ from consumers.iam_scim import SourceRefusedError
 from consumers.registry import RegistryKeeper
 from consumers.settings import RegistrySettings, SourceKind, SourceSettings
 from consumers.sources import Sources
-from consumers.store import Store, audit, registry
+from consumers.store import Store, audit, claims, registry
 from consumers.synchronizing import FIRST_LOOK
 from schemas.messages.registrar import (
     Blocked,
@@ -259,6 +259,37 @@ def test_what_was_rolled_back_is_carried_out_again(
     chores(store, keeper, NOW + FIRST_LOOK)
     assert "/CN=a" in known(store).users
     assert not sources.ready
+
+
+def test_what_cannot_be_carried_out_is_given_up(
+    store: Store, keeper: RegistryKeeper, sources: Sources, vo: FakeVo, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("consumers.synchronizing.plan", lambda *_: 1 // 0)
+    tell(store, keeper, [admitted(SyncRegistry(), OLGA)])
+    wait_until(lambda: sources.ready, 10, "the source to be read")
+    with pytest.raises(ZeroDivisionError):
+        chores(store, keeper, NOW)
+    (answer,) = chores(store, keeper, NOW).to(OLGA)
+    assert isinstance(answer, RegistrySynced)
+    assert not answer.outcomes[0].ok
+    assert keeper.due_in(NOW) != 0.0
+
+
+def test_names_beyond_all_bounds_stop_nobody(
+    store: Store, keeper: RegistryKeeper, sources: Sources, vo: FakeVo
+) -> None:
+    vo.add("a")
+    vo.users += [
+        SourceUser(dn="/CN=" + "x" * 3000, fqans=("/vo",)),
+        SourceUser(
+            dn="/CN=long", nickname="n" * 5000, mail="m" * 5000, suspended=True, reason="r" * 5000, fqans=("/vo",)
+        ),
+    ]
+    answer, _ = sync(store, keeper, sources)
+    assert "too long" in answer.outcomes[0].notes[0]
+    with store.reading() as tx:
+        book = claims.book(tx)
+    assert {key[1] for key in book.entries if key[0] == "user"} >= {"/CN=a", "/CN=long"}
 
 
 @pytest.fixture

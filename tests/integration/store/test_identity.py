@@ -90,6 +90,12 @@ def test_a_seed_removes_what_it_does_not_name_and_keeps_what_operators_set(store
         ("[site.X]\n", "site"),
         ('[storage_elements.X]\nsites = ["Y"]', "no site 'Y'"),
         ('[[users]]\ndn = "/CN=x"\n[[services]]\ndn = "/CN=x"\nname="s"', "2 times"),
+        ('[computing_elements.C]\nsite = "Y"\ntype = "slurm"', "no site 'Y'"),
+        ('[[rules]]\nname = "r"\neffect = "deny"\nwho = "group:g"\nwhat = "job.submit.v1"', "no group 'g'"),
+        ('[[rules]]\nname = "r"\neffect = "deny"\nwho = "*"\nwhat = "job.invented.v1"', "job.invented.v1"),
+        ('[[limits]]\nwho = "property:x"\nmeasure = "active-jobs"\nvalue = 1', "group:"),
+        ('[[limits]]\nwho = "*"\nmeasure = "size"\nvalue = 1', "size"),
+        ("[[users]]\ndn = '/CN=" + "x" * 2000 + "'", "1024"),
     ],
 )
 def test_a_wrong_seed_is_refused_whole(store: Store, text: str, message: str) -> None:
