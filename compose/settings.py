@@ -151,7 +151,7 @@ def _broker(section: Mapping[str, object], path: Path | None) -> BrokerSettings:
     port, ca_file = section["port"], _path(section, "ca_file", path)
     if not isinstance(port, int) or not 1 <= port <= 65_535:
         raise ConfigurationError(f"{path}: [broker] port must be 1 to 65535")
-    if ca_file is None or not ca_file.is_file():
+    if ca_file is None or not _is_file(ca_file):
         raise ConfigurationError(f"{path}: [broker] ca_file: there is no file {ca_file}")
     return BrokerSettings(
         host=str(section["host"]),
@@ -178,8 +178,18 @@ def _path(section: Mapping[str, object], key: str, origin: Path | None) -> Path 
     value = section.get(key)
     if not value:
         return None
-    path = Path(str(value)).expanduser()
+    try:
+        path = Path(str(value)).expanduser()
+    except RuntimeError:  # ~somebody who is not there
+        raise ConfigurationError(f"{origin}: {key}: there is no home folder for {value}") from None
     return path if origin is None else origin.parent.absolute() / path
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError:  # a name too long for any file
+        return False
 
 
 def read_values(path: Path) -> Values:

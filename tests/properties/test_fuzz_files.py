@@ -161,6 +161,8 @@ WORDS = [
     b"9" * 5000,
     b"true", b"[" * 2000, b"2026-01-01", b"a.b.c = 1\n", b"\\u0000", b"-1", b"0x10", b"[pilot]\n", b"host = 1\n", b"#",
 ]  # fmt: skip
+MAX_SETTINGS = 64 * 1024
+"""Some sixty times what settings have."""
 TOML = 400
 """Bytes of objects per byte of TOML: the library makes a table of each."""
 
@@ -178,10 +180,11 @@ def test_settings(written: Layout, folder: Path, data: st.DataObject) -> None:
         (written.client_config, read_user),
     ]
     source, load = data.draw(st.sampled_from(readers))
-    damaged = data.draw(damaged_bytes([source.read_bytes()], WORDS))
+    damaged = data.draw(damaged_bytes([source.read_bytes()], WORDS))[:MAX_SETTINGS]
     path = folder / "settings.toml"
     path.write_bytes(damaged)
-    calmly(lambda: load(path), len(damaged), ConfigurationError, factor=TOML)
+    # His own file: what is wrong in it may be shown.
+    calmly(lambda: load(path), len(damaged), ConfigurationError, factor=TOML, reason=2000 + len(damaged))
 
 
 REGISTRY = b"""
@@ -204,8 +207,10 @@ sites = ["Site.Example.org"]
 
 
 @given(damaged_bytes([REGISTRY], WORDS))
-@effort(300)
+@effort(200)
 def test_the_registrys_file(data: bytes) -> None:
+    data = data[:MAX_SETTINGS]
+
     def read() -> Seed:
         return parse_seed(parse_toml(data, "registry.toml"))
 

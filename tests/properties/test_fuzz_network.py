@@ -168,7 +168,7 @@ def test_voms_servers(voms: Voms, data: st.DataObject) -> None:
         GridUnavailableError,
     )
     if not isinstance(found, Exception):
-        assert "/lhcb" in found.fqans
+        assert Fqan("/lhcb") in map(Fqan.parse, found.fqans)
         assert all(line.isprintable() for line in found.warnings)
 
 

@@ -96,3 +96,10 @@ def test_no_text(home: dict[str, str], tmp_path: Path) -> None:
     write(tmp_path / ".config/pilotage/config.toml").write_bytes(b"\xff\xfe")
     with pytest.raises(ConfigurationError, match=r"config\.toml"):
         load_user_settings(home)
+
+
+@pytest.mark.parametrize("ca_file", ["x" * 5000, "~nobody-of-this-name/ca.pem"])
+def test_a_file_that_cannot_be(home: dict[str, str], tmp_path: Path, ca_file: str) -> None:
+    write(tmp_path / ".config/pilotage/config.toml", GOOD.replace("ca.pem", ca_file))
+    with pytest.raises(ConfigurationError, match="ca_file"):
+        load_user_settings(home)
