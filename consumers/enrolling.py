@@ -28,6 +28,21 @@ CLAIM_TRIES = 3
 log = structlog.get_logger(__name__)
 
 
+class SecretReusedError(RefusalError):
+    """A used secret came with another key: one of the two pilots may be a thief.
+
+    Attributes:
+        row: the enrolment, with the pilot that used it first.
+        alarm: worth telling everybody who watches; later tries with the same secret are not.
+    """
+
+    def __init__(self, row: Enrolment, *, alarm: bool) -> None:
+        reason = "the enrolment secret was used before: if this is a job that was started again, it needs a new one"
+        super().__init__("denied", reason)
+        self.row = row
+        self.alarm = alarm
+
+
 class EnrolmentDesk:
     """Claims secrets.
 
@@ -70,18 +85,17 @@ class EnrolmentDesk:
             else:
                 if isinstance(outcome, Enrolment):
                     return outcome
-                raise RefusalError("denied", outcome)
+                raise outcome
         raise StoreConflict
 
-    def _claim(self, tx: Transaction, wish: Enrolling, assertion: str, now: float) -> Enrolment | str:
+    def _claim(self, tx: Transaction, wish: Enrolling, assertion: str, now: float) -> Enrolment | RefusalError:
         client = wish.claims.sub
         row = enrolments.get(tx, [wish.enrolment]).get(wish.enrolment)
         if row is None:
-            return "there is no such enrolment"
+            return RefusalError("denied", "there is no such enrolment")
         if wish.claims.site != row.site:
             # Before the claim: who is elsewhere does not use up a secret.
-            self._note(tx, row, client, now, "enrolment.refused", reason=f"for {row.site}, used at {wish.claims.site}")
-            return f"the enrolment is for {row.site}, not for {wish.claims.site[:100]}"
+            return RefusalError("denied", f"the enrolment is for {row.site}, not for {wish.claims.site[:100]}")
         if row.assertion == assertion and row.revoked is None:
             return row  # RabbitMQ asks twice for one login
         claimed = enrolments.claim(
@@ -95,16 +109,16 @@ class EnrolmentDesk:
             self._note(tx, row, client, now, "enrolment.used", key=wish.key_hash)
         return row
 
-    def _refusal(self, tx: Transaction, seen: Enrolment, wish: Enrolling, now: float) -> str:
+    def _refusal(self, tx: Transaction, seen: Enrolment, wish: Enrolling, now: float) -> RefusalError:
         row = enrolments.get(tx, [seen.id]).get(seen.id, seen)  # another may have claimed it since
         client = wish.claims.sub
         if row.revoked is not None:
-            return "the enrolment is revoked"
+            return RefusalError("denied", "the enrolment is revoked")
         if row.used is None:
             when = "is not valid yet" if now < row.not_before else "has expired"
-            return f"the enrolment {when}"
+            return RefusalError("denied", f"the enrolment {when}")
         if row.pilot_key == wish.key_hash:
-            return "the life of this pilot is over"
+            return RefusalError("denied", "the life of this pilot is over")
         times = enrolments.tried_again(tx, row.id)
         if times <= WRITTEN_REUSES:
             log.error("enrolment.reused", enrolment=row.id, site=row.site, first=row.client, now=client, times=times)
@@ -112,7 +126,7 @@ class EnrolmentDesk:
                 tx, row, client, now, "enrolment.reused", first_client=row.client, first_used=row.used, times=times,
                 key=wish.key_hash, first_key=row.pilot_key, alarm="one of the two may be a thief",
             )  # fmt: skip
-        return "the enrolment secret was used before: if this is a job that was started again, it needs a new one"
+        return SecretReusedError(row, alarm=times <= WRITTEN_REUSES)
 
     @staticmethod
     def _note(tx: Transaction, row: Enrolment, client: str, now: float, event: str, **detail: object) -> None:

@@ -42,7 +42,7 @@ from schemas.messages.event import PilotChanged
 from schemas.messages.service import ServiceInfo, Welcome
 
 from .directory import Directory
-from .enrolling import EnrolmentDesk
+from .enrolling import EnrolmentDesk, SecretReusedError
 from .store import Store, audit, chains, pilots, proxies, sessions
 
 CLIENT_ID = re.compile(r"^[a-z2-7]{20}\.[0-9a-z]{1,40}$")
@@ -177,6 +177,10 @@ class Gatekeeper:
             if not self._is_first_use(wish.claims.jti, now):
                 return self._deny("enrolment", client, "the enrolment assertion was used before")
             row = self._desk.claim(wish, assertion, now=now)
+        except SecretReusedError as error:
+            if error.alarm:
+                self._tell_of(client, error.row.identity, "alarm", str(error), error.row.site)
+            return self._deny("enrolment", client, str(error))
         except RefusalError as error:
             return self._deny("enrolment", client, str(error))
         session = ClientSession(client, row.identity, "")
@@ -194,10 +198,12 @@ class Gatekeeper:
 
     def _announce(self, session: ClientSession) -> None:
         """Tell that a pilot came; a hint for dashboards, so it may be lost."""
-        fact = PilotChanged(
-            client=session.client, identity=session.identity, status="alive", time=self._clock(), cause="logged in"
-        )
-        self._connection.publish([seal(event(fact), self._signer, self._clock())])
+        self._tell_of(session.client, session.identity, "alive", "logged in")
+
+    def _tell_of(self, client: str, identity: str, status: str, cause: str, site: str = "") -> None:
+        now = self._clock()
+        fact = PilotChanged(client=client, identity=identity, status=status, site=site, time=now, cause=cause)
+        self._connection.publish([seal(event(fact), self._signer, now)])
 
     def _is_prepared(self, client: str, login: str) -> bool:
         """Whether everything was prepared for this login already: RabbitMQ asks twice for each."""

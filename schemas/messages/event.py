@@ -73,7 +73,7 @@ class ProxyWanted(Message, frozen=True, kw_only=True):
 
 @register("pilot.changed.v1", Kind.EVENT, EVENTS, lifetime=30 * DAY)
 class PilotChanged(Message, frozen=True, kw_only=True):
-    """A pilot came, went, or was lost."""
+    """A pilot came, went, or was lost; ``alarm``: somebody came with its used enrolment secret."""
 
     client: Name
     identity: Name

@@ -27,6 +27,7 @@ from pilot.settings import PilotSettings, load
 from producers.enrolments import create, listing, revoke
 from schemas.envelope import reply_queue
 from schemas.messages.enrolment import PilotEnrolled
+from schemas.messages.event import PilotChanged
 from schemas.messages.pilot import Heartbeat, Offer, RequestMatch
 from schemas.messages.service import MatchResponse
 from tests.support.certified_pilots import pilot_credential
@@ -136,6 +137,12 @@ def test_one_secret_makes_one_pilot(place: Deployment, secret: EnrolmentSecret) 
     with pytest.raises(NotEnrolledError):
         enrolled(place, secret)
     with place.client(operator(place)) as client:
+        alarms = [
+            one.message
+            for one in client.watch("first", stop=lambda: True)
+            if isinstance(one.message, PilotChanged) and one.message.status == "alarm"
+        ]
+        assert alarms[-1].identity.endswith(secret.id)
         found = {one.id: one for one in listing(client).enrolments}[secret.id]
     assert (found.state, found.reused > 0) == ("enrolled", True)
 
