@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import msgspec
@@ -265,3 +266,29 @@ def test_a_pilot_that_names_no_site_is_believed() -> None:
     pilot = frozenset({Property.GENERIC_PILOT})
     words = delivered(seal(request(Goodbye(reason="x"), pilot, "users"), signer(), NOW))
     assert gate(pilot, audience="job-state", site="S2").admit(words, NOW)
+
+
+@pytest.mark.parametrize(
+    ("carried", "comes_in"),
+    [
+        (("/vo/Role=prod",), True),
+        (("/vo", "/vo/Role=prod"), True),
+        ((), False),
+        (("/vo",), False),
+        (("/vo/Role=prod2", "/vo/sub/Role=prod", "/other/Role=prod"), False),
+    ],
+)
+def test_a_group_that_asks_for_its_attribute(carried: tuple[str, ...], comes_in: bool) -> None:
+    class Asking(Registry):
+        def principal(self, identity: str, group: str, client: str) -> Principal | None:
+            found = super().principal(identity, group, client)
+            return replace(found, voms="/vo/Role=prod") if found else None
+
+    facts = ChainFacts(DN, False, NOW - DAY, NOW + DAY, KEYS["alice"].public_key(), carried)
+    asking = Gate({"job-manager"}, {"alice": facts}.get, Asking())
+    if comes_in:
+        assert asking.admit(asked(), NOW).message == KILL
+    else:
+        refusal = refused(asked(), asking)
+        assert (refusal.code, refusal.proven) == ("denied", True)
+        assert str(refusal) == "group users asks for a proxy with the VOMS attribute /vo/Role=prod"

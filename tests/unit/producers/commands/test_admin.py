@@ -117,6 +117,7 @@ CHANGES: list[tuple[list[str], Operation, list[AnyEntry]]] = [
     (["group", "add", "g", "--fqan", "/vo", "-p", "NormalUser", "--share", "2"], Operation.ADD,
      [GroupEntry(name="g", fqan="/vo", properties=("NormalUser",), share=2.0)]),
     (["group", "set", "g", "--background"], Operation.SET, [GroupEntry(name="g", background=True)]),
+    (["group", "set", "g", "--voms-required"], Operation.SET, [GroupEntry(name="g", voms_required=True)]),
     (["group", "remove", "g"], Operation.REMOVE, [GroupEntry(name="g")]),
     (["group", "reset", "g"], Operation.RESET, [GroupEntry(name="g")]),
     (["service", "add", "relay", "/CN=r2", "--sends", "x.v1"], Operation.ADD,
