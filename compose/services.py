@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import functools
 import os
 import threading
 import time
@@ -63,6 +64,9 @@ from .server_settings import load as load_settings
 
 NAMES = tuple(sorted(SERVICES))
 """Services that there are."""
+
+CUTS = ((Door.EVENTS.value, "identity.blocked.v1"),)
+"""What a gatekeeper's own queue is bound to."""
 
 CONNECT_SECONDS = 30.0
 """How long a start waits for the broker."""
@@ -260,8 +264,11 @@ class ServiceGroup:
             broker=BrokerConnections(where, self._passes),
             clock=directory.now,
         )
-        queues = [*queues_of("gatekeeper"), _cuts(connection)]
-        self._start_engine(CutOff(directory, cutter), store, directory, connection, signer, queues)
+        cuts = Queue(CUTS_PREFIX + os.urandom(8).hex(), "gatekeeper", CUTS, "who lost his rights", QueueType.CLASSIC)
+        keep = functools.partial(_declare_cuts, connection, cuts)
+        keep()
+        consumer = CutOff(directory, cutter, keep)
+        self._start_engine(consumer, store, directory, connection, signer, [*queues_of("gatekeeper"), cuts])
 
     def _start_consumer(self, name: str, store: Store, directory: Directory, signer: Signer) -> None:
         connection = self._connect(name)
@@ -301,15 +308,11 @@ class ServiceGroup:
             log.exception("service.died", name=name)
 
 
-def _cuts(connection: Connection) -> Queue:
-    """The queue by which this gatekeeper hears of everybody who lost his rights."""
-    name = CUTS_PREFIX + os.urandom(8).hex()
-    bindings = ((Door.EVENTS.value, "identity.blocked.v1"),)
-    queue = Queue(name, "gatekeeper", bindings, "who lost his rights", type=QueueType.CLASSIC)
-    connection.declare_queue(name, durable=True, arguments=CUTS_ARGUMENTS)
-    for exchange, key in bindings:
-        connection.bind_queue(name, exchange, key)
-    return queue
+def _declare_cuts(connection: Connection, queue: Queue) -> None:
+    """Make the queue by which this gatekeeper hears of everybody who lost his rights; harmless if it is there."""
+    connection.declare_queue(queue.name, durable=True, arguments=CUTS_ARGUMENTS)
+    for exchange, key in queue.bindings:
+        connection.bind_queue(queue.name, exchange, key)
 
 
 def _followers(connection: Connection) -> Queue:

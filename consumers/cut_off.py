@@ -50,6 +50,7 @@ class CutOff(Consumer):
     Args:
         directory: who may be there.
         cutter: does it.
+        keep: makes the queue by which it hears of the blocked, should it be gone (unused for long, it expires).
         clock: monotonic.
     """
 
@@ -58,9 +59,16 @@ class CutOff(Consumer):
     inbox = False
     batch_size = 64
 
-    def __init__(self, directory: Directory, cutter: Cutter, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        directory: Directory,
+        cutter: Cutter,
+        keep: Callable[[], None] = lambda: None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._directory = directory
         self._cutter = cutter
+        self._keep = keep
         self._clock = clock
         self._seen: tuple[int, int] | None = None
         self._next_look = 0.0
@@ -152,7 +160,7 @@ class CutOff(Consumer):
         self._seen = changed
         self._next_sweep = now + SWEEP_SECONDS
         self._again = [moment for moment in self._again if moment > now]
-        batch.commits.append(lambda: self._quietly(self._cutter.sweep))
+        batch.commits += [lambda: self._quietly(self._cutter.sweep), lambda: self._quietly(self._keep)]
 
     @staticmethod
     def _quietly(act: Callable[[], object]) -> None:
