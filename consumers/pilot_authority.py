@@ -236,7 +236,7 @@ class PilotAuthority(Consumer):
             algorithm_of(key)
         except (IdentityError, RefusalError) as error:
             return batch.refuse(message, "invalid", f"the certificate request: {error}")
-        enrolled = self._certify(batch, row, key, LONGEST)
+        enrolled = self._certify(batch, row, key, max(SHORTEST, asked.life_seconds or LONGEST))
         if enrolled is None:
             return batch.refuse(message, "conflict", "its certificate was changed by somebody else just now")
         session = sessions.get(batch.tx, message.client)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import threading
 from pathlib import Path
 
@@ -31,6 +32,9 @@ LOGIN_SECONDS = 120.0
 """A slot is worth waiting for: the broker may be restarting."""
 
 LOGIN_TRIES = 3
+LAST_WORDS = 600.0
+"""An identity is needed so much longer than its slot: for the last reports, by clocks that differ."""
+
 REFUSED_PAUSE = 6.0
 """A refused login is tried again twice: the broker refuses, too, while its gatekeeper is being restarted, and remembers
 it for five seconds; it does not say which."""
@@ -133,8 +137,13 @@ def _work(
         attempts = Attempts(stagehand, post, proxies, processors, wakeup, session.now)
         renewal: Renewal | None = None
         if settings.enrolment:
+            wall = math.inf if settings.wall_seconds is None else settings.wall_seconds + LAST_WORDS
             renewal = Renewal(
-                session, credential, post.say, lambda answer, key: accept(answer, key, settings, session.now())
+                session,
+                credential,
+                post.say,
+                lambda answer, key: accept(answer, key, settings, session.now()),
+                session.now() + wall,
             )
         try:
             return Agent(settings, found, session, wakeup, attempts, post, proxies, renewal).run(stop)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import structlog
@@ -32,15 +33,22 @@ class Renewal:
         credential: what it uses now.
         say: says a message; returns its id.
         accept: judges an answer.
+        until: so long it is needed (server time); infinite if the slot has no end.
     """
 
     def __init__(
-        self, session: Session, credential: Credential, say: Callable[[RenewIdentity], str], accept: Accept
+        self,
+        session: Session,
+        credential: Credential,
+        say: Callable[[RenewIdentity], str],
+        accept: Accept,
+        until: float = math.inf,
     ) -> None:
         self._session = session
         self._say = say
         self._accept = accept
-        self._due = _due(credential)
+        self._until = until
+        self._due = self._next(credential)
         self._pending: tuple[str, PrivateKey] | None = None
 
     def turn(self, now: float) -> None:
@@ -48,7 +56,8 @@ class Renewal:
         if now < self._due:
             return
         key = new_key()
-        self._pending = self._say(RenewIdentity(csr=make_csr(key))), key
+        wanted = max(0.0, self._until - now) if math.isfinite(self._until) else 0.0
+        self._pending = self._say(RenewIdentity(csr=make_csr(key), life_seconds=wanted)), key
         self._due = now + AGAIN_SECONDS
 
     def on_enrolled(self, enrolled: PilotEnrolled, request: str) -> None:
@@ -63,11 +72,11 @@ class Renewal:
             log.warning("pilot.not_renewed", reason=str(error))
             return
         self._pending = None
-        self._due = _due(credential)
+        self._due = self._next(credential)
         log.info("pilot.renewed", not_after=enrolled.not_after)
 
-
-def _due(credential: Credential) -> float:
-    certificate = parse_certificate(credential.leaf).x509
-    begin, end = certificate.not_valid_before_utc.timestamp(), certificate.not_valid_after_utc.timestamp()
-    return begin + (end - begin) * RENEW_AT
+    def _next(self, credential: Credential) -> float:
+        """When the next one is due: never, if this one outlives the slot."""
+        certificate = parse_certificate(credential.leaf).x509
+        begin, end = certificate.not_valid_before_utc.timestamp(), certificate.not_valid_after_utc.timestamp()
+        return math.inf if end >= self._until else begin + (end - begin) * RENEW_AT

@@ -135,9 +135,14 @@ class PilotEnrolling(Message, frozen=True, kw_only=True):
 
 @register("pilot.renew.v1", Kind.COMMAND, PILOT_AUTHORITY, lifetime=10 * MINUTE)
 class RenewIdentity(Message, frozen=True, kw_only=True):
-    """My certificate ends soon: a new one for this certificate request, please. Answer: ``pilot.enrolled.v1``."""
+    """My certificate ends soon: a new one for this certificate request, please. Answer: ``pilot.enrolled.v1``.
+
+    Attributes:
+        life_seconds: for so long; 0 for as long as it may be.
+    """
 
     csr: CsrDer
+    life_seconds: Annotated[float, Meta(ge=0, le=MAX_LIFE)] = 0.0
 
 
 @register("pilot.enrolled.v1", Kind.REPLY, CLIENT, lifetime=10 * MINUTE)

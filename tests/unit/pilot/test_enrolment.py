@@ -138,6 +138,16 @@ def test_a_certificate_is_renewed_in_good_time() -> None:
     assert len(desk.used) == 1
 
 
+@pytest.mark.parametrize(
+    ("slot", "wanted"), [(DAY - 100, None), (DAY + 3600, DAY + 3600 - LATER)], ids=["short", "long"]
+)
+def test_no_more_is_asked_for_than_the_slot_needs(slot: float, wanted: float | None) -> None:
+    desk = Desk()
+    one = Renewal(cast("Session", desk), certified(new_key(), DAY), desk.say, desk.accept, slot)
+    one.turn(LATER)
+    assert [asked.life_seconds for asked in desk.said] == ([] if wanted is None else [wanted])
+
+
 def test_without_an_answer_it_asks_again_with_another_key() -> None:
     desk = Desk()
     one = renewal(desk)
