@@ -33,7 +33,7 @@ from .directory import Directory
 from .domain.proxy_rules import why_unfit
 from .outcome import ACK, DeadLetter, Outcome
 from .settings import ProxySettings
-from .store import audit, proxies, proxy_care, submission_proxies
+from .store import audit, proxies, submission_proxies
 from .store.proxies import Delegation, Proxy
 from .store.submission_proxies import SubmissionProxy
 from .vault import Vault, VaultError
@@ -156,7 +156,6 @@ class Delegating:
         end, ders = chain.not_after.timestamp(), pem_chain(chain.ders).decode("ascii")
         sealed = self._vault.encrypt(pem, proxies.place_of(taken.dn, taken.grp))
         if proxies.put(batch.tx, Proxy(taken.dn, taken.grp, ders, sealed, end, batch.now)):
-            proxy_care.forget(batch.tx, taken.dn, taken.grp)
             return end
         return proxies.until(batch.tx, taken.dn, taken.grp) or end
 

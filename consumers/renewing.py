@@ -166,7 +166,10 @@ class Renewing:
             account = (result.old.dn, result.old.grp)
             if result.new is not None:
                 proxies.put(batch.tx, result.new)
-                proxy_care.forget(batch.tx, *account)
+                if result.what == ATTRIBUTE and account in care:
+                    # It ends when it ended before: who was warned is not warned again.
+                    known = care[account]
+                    proxy_care.put(batch.tx, [Care(*account, idle_since=known.idle_since, warned=known.warned)])
                 self._say(batch, result, renewed=True, not_after=result.new.not_after)
             if result.trouble:
                 failures = care[account].failures + 1 if account in care and result.new is None else 1

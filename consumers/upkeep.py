@@ -38,7 +38,6 @@ class Upkeep:
         self._settings = settings
         self._renewing = renewing
         self._renews = renews
-        self._warned_own: dict[str, float] = {}
 
     def look(self, batch: Batch) -> None:
         """Once over everything."""
@@ -57,7 +56,6 @@ class Upkeep:
         for one in submission_proxies.purge(batch.tx, batch.now, batch.now - PENDING_SECONDS):
             detail = {"group": one.grp, "submission": one.submission, "not_after": one.not_after}
             audit.append(batch.tx, batch.now, "proxy.forgotten", identity=one.dn, detail=detail)
-            self._warned_own.pop(one.id, None)
 
     def _forget_idle(
         self, batch: Batch, terms: Collection[Term], active: Collection[Account], care: Mapping[Account, Care]
@@ -103,12 +101,12 @@ class Upkeep:
             batch.publish(fact)
 
     def _warn_own(self, batch: Batch) -> None:
-        """Of submissions' own proxies; what was warned of is in memory, as they are few and live long."""
+        """Of submissions' own proxies."""
         for one in submission_proxies.listing(batch.tx):
-            limit = warning_due(one.stored, one.not_after, self._warned_own.get(one.id), batch.now)
+            limit = warning_due(one.stored, one.not_after, one.warned, batch.now)
             if limit is None or one.submission is None:
                 continue
-            self._warned_own[one.id] = limit
+            submission_proxies.warn(batch.tx, one.id, limit)
             fact = ProxyExpiring(
                 time=batch.now,
                 owner=one.dn,

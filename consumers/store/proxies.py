@@ -15,7 +15,7 @@ import sqlalchemy as sa
 
 from . import sql
 from .engine import DialectName, Reading, Transaction
-from .tables.identity import delegations, proxies, proxy_issues
+from .tables.identity import delegations, proxies, proxy_care, proxy_issues
 from .tables.jobs import ACTIVE_ONLY, jobs, submissions
 
 Account: TypeAlias = tuple[str, str]
@@ -132,10 +132,16 @@ def pending(tx: Reading, dn: str, now: float) -> int:
 
 
 def put(tx: Transaction, proxy: Proxy) -> bool:
-    """Keep a proxy in place of the older one of the same DN and group; False if that one lives longer and stays."""
+    """Keep a proxy in place of the older one of the same DN and group; False if that one lives longer and stays.
+
+    What was kept in mind of the older one (warnings, tries) is forgotten.
+    """
     statement = _put(tx.dialect)
     with erasing(tx):
-        return tx.connection.execute(statement, msgspec.structs.asdict(proxy)).rowcount > 0
+        replaced = tx.connection.execute(statement, msgspec.structs.asdict(proxy)).rowcount > 0
+    if replaced:
+        sql.run(tx, sa.delete(proxy_care).where(proxy_care.c.dn == proxy.dn, proxy_care.c.grp == proxy.grp))
+    return replaced
 
 
 def get(tx: Reading, accounts: Collection[Account]) -> dict[Account, Proxy]:

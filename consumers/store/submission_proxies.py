@@ -18,7 +18,12 @@ _C = submission_proxies.c
 
 
 class SubmissionProxy(msgspec.Struct, frozen=True):
-    """A proxy for the jobs of one submission; ``submission`` is absent until the submission comes."""
+    """A proxy for the jobs of one submission.
+
+    Attributes:
+        submission: absent until the submission comes.
+        warned: the threshold before its end that was warned of last, seconds.
+    """
 
     id: str
     dn: str
@@ -28,6 +33,7 @@ class SubmissionProxy(msgspec.Struct, frozen=True):
     not_after: float
     stored: float
     submission: int | None = None
+    warned: float | None = None
 
     @property
     def place(self) -> str:
@@ -62,6 +68,11 @@ def bind(tx: Transaction, identifier: str, submission: int) -> bool:
     """It is for this submission and no other; False if it was for another already."""
     statement = sa.update(submission_proxies).where(_C.id == identifier, _C.submission.is_(None))
     return sql.run(tx, statement.values(submission=submission)) > 0
+
+
+def warn(tx: Transaction, identifier: str, threshold: float) -> None:
+    """It was warned of its end."""
+    sql.run(tx, sa.update(submission_proxies).where(_C.id == identifier).values(warned=threshold))
 
 
 def of_submissions(tx: Reading, ids: Collection[int]) -> dict[int, SubmissionProxy]:

@@ -209,6 +209,7 @@ submission_proxies = Table(
     real("not_after"),
     real("stored"),
     number("submission", null=True),
+    real("warned", null=True),
     Index(None, "submission"),
     comment="Longer proxies, each for the jobs of one submission only, and gone with the last of them.",
 )

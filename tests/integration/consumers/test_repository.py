@@ -24,6 +24,7 @@ from schemas.job import JobStatus
 from schemas.messages.proxies import (
     DeleteProxies,
     MasterKey,
+    ProxyExpiring,
     QueryRepository,
     ReencryptRepository,
     RepositoryDeleted,
@@ -333,3 +334,52 @@ def test_pending_requests_and_unbound_proxies_end(store: Store, manager: ProxyMa
     assert len(secrets_of(store)) == 1
     chores(store, manager, now + PENDING_SECONDS + 60)
     assert secrets_of(store) == []
+
+
+# -- warnings ---------------------------------------------------------------------------------------------------------
+
+
+def warnings_at(store: Store, directory: Directory, vault: Vault, now: float) -> list[ProxyExpiring]:
+    """What a service that was just started warns of."""
+    heard = chores(store, ProxyManager(directory, vault), now)
+    return [one for one in heard.said if isinstance(one, ProxyExpiring)]
+
+
+def test_owners_are_warned_twice_of_each_proxy_that_jobs_need(
+    store: Store, directory: Directory, vault: Vault, authority: pki.Pki
+) -> None:
+    stored(store, vault, authority, hours=10)
+    stored(store, vault, authority, user("bob"), hours=10)
+    put_job(store, 1, ADA)
+    put_job(store, 2, ADA)
+    end = end_of(store)
+    told = [(left, warnings_at(store, directory, vault, end - left)) for left in (7300, 7100, 7000, 1900, 1700, 1600)]
+    assert [(left, one.seconds, one.owner, one.jobs) for left, found in told for one in found] == [
+        (7100, 7200.0, ADA.identity, 2),
+        (1700, 1800.0, ADA.identity, 2),
+    ]
+    assert not any(one.renewable for _, found in told for one in found)
+    stored(store, vault, authority, hours=11)
+    assert len(warnings_at(store, directory, vault, end_of(store) - 7000)) == 1, "of the next one anew"
+
+
+def end_of(store: Store) -> float:
+    with store.reading() as tx:
+        end = proxies.until(tx, ADA.identity, ADA.group)
+    assert end is not None
+    return end
+
+
+def test_owners_are_warned_of_a_submissions_own_proxy(store: Store, directory: Directory, vault: Vault) -> None:
+    now = time.time()
+    with store.transaction() as tx:
+        new = NewSubmission(ADA.identity, ADA.group, "", "d", 1, b"[]", b"[]", "c", 1.0, 1)
+        (row,) = submissions.create(tx, [new])
+        own = SubmissionProxy("s", ADA.identity, ADA.group, "chain", b"k", now + 72 * 3600, now, row.id)
+        submission_proxies.put(tx, own)
+    put_job(store, row.first, ADA, submission=row.id)
+    assert warnings_at(store, directory, vault, now + 60) == []
+    (first,) = warnings_at(store, directory, vault, now + 71 * 3600)
+    assert (first.submission, first.jobs, first.renewable, first.seconds) == (row.id, 1, False, 7200.0)
+    assert warnings_at(store, directory, vault, now + 71 * 3600 + 60) == []
+    assert len(warnings_at(store, directory, vault, now + 71.9 * 3600)) == 1

@@ -263,6 +263,7 @@ def _proxies() -> None:
         sa.Column("not_after", sa.Double(), nullable=False),
         sa.Column("stored", sa.Double(), nullable=False),
         sa.Column("submission", sa.BigInteger(), autoincrement=False, nullable=True),
+        sa.Column("warned", sa.Double(), nullable=True),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_submission_proxies")),
         comment="Longer proxies, each for the jobs of one submission only, and gone with the last of them.",
     )
