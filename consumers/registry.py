@@ -14,8 +14,10 @@ from typing import ClassVar
 import msgspec
 import structlog
 
-from broker.authorization import SERVICES, Property, sends, why_void
+from broker.authorization import SERVICES, Principal, Property, sends, why_not, why_void
+from broker.rules import select
 from broker.subscriber import Admitted
+from schemas.access import AccessRule
 from schemas.entries import EntryKey, MemberEntry, ServiceEntry, UserEntry
 from schemas.messages.registrar import (
     LISTING_BYTES,
@@ -61,6 +63,12 @@ WORDS = Vocabulary(
 )
 
 log = structlog.get_logger(__name__)
+
+
+def may_change(identity: str, group: str, properties: frozenset[str], rules: tuple[AccessRule, ...]) -> bool:
+    """Whether somebody may change the registry, as the authorization table and operators' rules say."""
+    concerning = select(rules, identity, group, properties)
+    return why_not(Principal(identity, group, properties, rules=concerning), "registry.change.v1") is None
 
 
 class RegistryKeeper(Consumer):
@@ -151,7 +159,7 @@ class RegistryKeeper(Consumer):
             details = [RefusalDetail(message=cut(why)) for why in wrong[:MAX_ERRORS]]
             return batch.refuse(message, "invalid", reason, details)
         actor = message.principal.identity
-        trap = "" if asked.force else locked_out(draft, actor)
+        trap = "" if asked.force else locked_out(draft, may_change, actor)
         if trap:
             return batch.refuse(message, "conflict", f"{trap}: nothing was changed; --force does it all the same")
         told = tuple(cut(note) for note in notes(draft, asked.changes))
@@ -173,6 +181,9 @@ class RegistryKeeper(Consumer):
         asked = message.verified.message
         if not isinstance(asked, SyncRegistry):
             return DeadLetter("not registry.sync")
+        if self._synchronizer.is_orphan(batch.tx, asked):
+            self._synchronizer.forget(batch, message, asked)
+            return ACK
         why = self._synchronizer.why_not(asked)
         if why:
             return batch.refuse(message, "not-found" if asked.source else "failed", why)
@@ -181,7 +192,7 @@ class RegistryKeeper(Consumer):
 
     def start(self, batch: Batch) -> None:
         """Look at the sources soon."""
-        self._synchronizer.start(batch.now)
+        self._synchronizer.start(batch)
 
     def due_in(self, now: float) -> float | None:
         """When a source was read, or is to be read."""

@@ -30,7 +30,7 @@ from .batch import Batch
 from .bounded import cut, within
 from .domain.registry import SYNC, Book, Draft
 from .domain.synchronization import SourceMapping, plan
-from .settings import RegistrySettings
+from .settings import RegistrySettings, SourceKind, SourceSettings
 from .sources import Result, Sources
 from .store import Transaction, audit, claims, leader, state
 
@@ -133,9 +133,29 @@ class Synchronizer:
             return 0.0
         return self._next_look - now if self._sources.names else None
 
-    def start(self, now: float) -> None:
-        """The first look comes a little later."""
-        self._next_look = now + FIRST_LOOK
+    def start(self, batch: Batch) -> None:
+        """The first look comes a little later. Say whose word still counts though nobody looks any more."""
+        self._next_look = batch.now + FIRST_LOOK
+        for name in sorted(self._known(batch.tx) - set(self._sources.names)):
+            log.warning("registry.source_orphaned", source=name, hint=f"pilotage admin sync {name} --force forgets it")
+
+    def _known(self, tx: Transaction) -> set[str]:
+        """Sources that say something in the registry."""
+        sources = {source for claims_of in self._book(tx).claims.values() for source in claims_of}
+        return {source.removeprefix(SYNC) for source in sources if source.startswith(SYNC)}
+
+    def is_orphan(self, tx: Transaction, asked: SyncRegistry) -> bool:
+        """Whether a command is to forget a source that is not configured any more."""
+        return asked.force and asked.source not in self._sources.names and asked.source in self._known(tx)
+
+    def forget(self, batch: Batch, message: Admitted, asked: SyncRegistry) -> None:
+        """Take back all that a source said that nobody follows any more."""
+        name, header = asked.source, message.verified.header
+        ticket = _Ticket(message.client, message.principal.identity, header.jti, asked, 1)
+        gone = SourceSettings(name, SourceKind.IAM_SCIM, "")
+        outcome = self._outcome(batch, Result(CYCLE, gone, ()), ticket)
+        version = self._book(batch.tx).version
+        batch.answer(message, RegistrySynced(outcomes=(outcome,), version=version, dry_run=asked.dry_run))
 
     def work(self, batch: Batch) -> None:
         """Carry out what was read, one source in each transaction; begin the next cycle."""

@@ -2,15 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from typing import TypeAlias
 
-from schemas.entries import AnyEntry, GroupEntry, MemberEntry, UserEntry
+from schemas.access import AccessRule
+from schemas.entries import AnyEntry, EntryKey, GroupEntry, MemberEntry, RuleEntry, UserEntry
 from schemas.messages.registrar import Blocked, Difference
 
 from .registry import Draft, ends
+from .registry_checks import as_rule
 
 OPERATOR_PROPERTY = "Operator"
+
+May: TypeAlias = Callable[[str, str, frozenset[str], tuple[AccessRule, ...]], bool]
+"""Whether a DN in a group with these properties may change the registry, these rules being all; given by the shell."""
+
+
+def anybody(_dn: str, _group: str, _properties: frozenset[str], _rules: tuple[AccessRule, ...]) -> bool:
+    """For changes that touch no rule."""
+    return True
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,28 +34,41 @@ class Loss:
     reason: str = ""
 
 
-def operators(draft: Draft) -> tuple[set[str], set[str]]:
+def operators(draft: Draft, may: May) -> tuple[set[str], set[str]]:
     """DNs that may operate the system: before a draft, and after it."""
     book = draft.book
     members = {key for key in book.entries if key[0] == "member"}
-    before = {key[1] for key in members if _operates(*(book.entries.get(end) for end in ends(key)))}
+    before = _able(members, book.entries.get, _rules(book.entries.values()), may)
     members |= {key for key in draft.touched() if key[0] == "member"}
-    after = {
-        key[1]
-        for key in members
-        if draft.entry(key) is not None and _operates(*(draft.entry(end) for end in ends(key)))
-    }
-    return before, after
+    rules = _rules(entry for key in draft.keys("rule") if (entry := draft.entry(key)) is not None)
+    return before, _able(members, draft.entry, rules, may)
 
 
-def _operates(user: AnyEntry | None, group: AnyEntry | None) -> bool:
-    able = isinstance(group, GroupEntry) and OPERATOR_PROPERTY in (group.properties or ())
-    return able and isinstance(user, UserEntry) and not user.suspended
+def _able(
+    members: Iterable[EntryKey],
+    find: Callable[[EntryKey], AnyEntry | None],
+    rules: tuple[AccessRule, ...],
+    may: May,
+) -> set[str]:
+    found: set[str] = set()
+    for key in members:
+        user, group = (find(end) for end in ends(key))
+        if not isinstance(group, GroupEntry) or OPERATOR_PROPERTY not in (group.properties or ()):
+            continue
+        if not isinstance(user, UserEntry) or user.suspended or find(key) is None:
+            continue
+        if may(user.dn, group.name, frozenset(group.properties or ()), rules):
+            found.add(user.dn)
+    return found
 
 
-def locked_out(draft: Draft, actor: str = "") -> str:
+def _rules(entries: Iterable[AnyEntry]) -> tuple[AccessRule, ...]:
+    return tuple(as_rule(entry) for entry in entries if isinstance(entry, RuleEntry))
+
+
+def locked_out(draft: Draft, may: May, actor: str = "") -> str:
     """Whether a draft leaves no operator, or takes this one's right away; why, empty if not."""
-    before, after = operators(draft)
+    before, after = operators(draft, may)
     if before and not after:
         return "no operator would be left"
     if actor and actor in before and actor not in after:

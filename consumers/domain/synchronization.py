@@ -20,7 +20,7 @@ from schemas.errors import InvalidInputError
 from schemas.identity import Fqan, canonical_dn
 
 from .registry import SYNC, Book, Claim, Draft, replace_source
-from .registry_losses import locked_out
+from .registry_losses import anybody, locked_out
 
 MAX_LOSS = 0.2
 """Of its users or memberships a source may take away at once: more than a VO loses between two looks, far less than
@@ -96,7 +96,7 @@ def plan(book: Book, users: Iterable[SourceUser], mapping: SourceMapping) -> Pla
     wanted = wanted_claims(book, merged, mapping, notes)
     draft = Draft(book)
     replace_source(draft, source, wanted, KINDS)
-    refused = _too_much(book, wanted, source, mapping.max_loss) or locked_out(draft)
+    refused = _too_much(book, wanted, source, mapping.max_loss) or locked_out(draft, anybody)
     shown = [*notes[:MAX_NOTES], *([f"… and {len(notes) - MAX_NOTES} more"] if len(notes) > MAX_NOTES else [])]
     return Plan(draft, refused, tuple(shown), len(merged))
 

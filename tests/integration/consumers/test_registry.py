@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -289,6 +290,15 @@ def test_no_operator_locks_himself_out_by_mistake(store: Store, keeper: Registry
     assert known(store).groups_of(OLGA.identity) == ()
 
 
+def test_a_rule_locks_no_operator_out_by_mistake(store: Store, keeper: RegistryKeeper) -> None:
+    for who, what in (("*", "*"), ("property:Operator", "registry.change.v1"), (f"dn:{OLGA.identity}", "*")):
+        rule = RuleEntry(name="trap", effect=Effect.DENY, who=who, what=what)
+        answer = refused(change(store, keeper, (ADD, rule)))
+        assert (answer.code, "no operator would be left" in answer.reason) == ("conflict", True)
+    applied(change(store, keeper, (ADD, RuleEntry(name="r", effect=Effect.DENY, who="*", what="job.submit.v1"))))
+    applied(change(store, keeper, (ADD, RuleEntry(name="s", effect=Effect.DENY, who="*", what="*")), force=True))
+
+
 def test_history_says_who_what_when_and_why(store: Store, keeper: RegistryKeeper) -> None:
     change(store, keeper, (SET, SiteEntry(name="S1", usable=False)))
     change(store, keeper, (SET, SiteEntry(name="S1", usable=True)))
@@ -323,3 +333,18 @@ def test_a_copy_in_memory_sees_what_another_process_wrote(store: Store, keeper: 
     (item,) = listed(store, keeper, QueryRegistry(kind=EntryKind.SITE, names=("S1",))).entries
     assert item.entry == SiteEntry(name="S1", usable=False, reason="because")
     assert item.sources == ("operator", "seed")
+
+
+def test_all_who_change_at_once_have_their_way(store: Store) -> None:
+    def work(number: int) -> None:
+        keeper = RegistryKeeper(RegistrySettings())
+        for turn in range(5):
+            dn = f"/CN=w{number}-{turn}"
+            applied(change(store, keeper, (ADD, UserEntry(dn=dn)), (ADD, MemberEntry(dn=dn, group="vo_user"))))
+
+    before = known(store).version
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(work, range(4)))
+    found = known(store)
+    assert found.version == before + 20
+    assert all(found.groups_of(f"/CN=w{number}-{turn}") == ("vo_user",) for number in range(4) for turn in range(5))

@@ -75,7 +75,8 @@ def sources(vo: FakeVo) -> Sources:
 @pytest.fixture
 def keeper(store: Store, sources: Sources) -> RegistryKeeper:
     made = RegistryKeeper(SETTINGS, sources, "here")
-    made._synchronizer.start(NOW)
+    with store.transaction() as tx:
+        made.start(Batch(tx, NOW))
     return made
 
 
@@ -227,7 +228,8 @@ def test_one_process_looks_and_another_takes_over(
 ) -> None:
     other_sources = Sources((IAM,), vo.read)
     other = RegistryKeeper(SETTINGS, other_sources, "there")
-    other._synchronizer.start(NOW)
+    with store.transaction() as tx:
+        other.start(Batch(tx, NOW))
     cycle(store, keeper, sources, NOW + FIRST_LOOK)
     chores(store, other, NOW + FIRST_LOOK)
     assert vo.reads == 1
@@ -243,6 +245,22 @@ def test_unknown_sources_are_refused(store: Store, keeper: RegistryKeeper) -> No
     none = RegistryKeeper(RegistrySettings())
     assert none.due_in(NOW) is None
     (answer,) = tell(store, none, [admitted(SyncRegistry(), OLGA)]).said
+    assert isinstance(answer, Refused)
+
+
+def test_a_source_that_nobody_follows_any_more_is_forgotten_on_an_operators_word(
+    store: Store, keeper: RegistryKeeper, sources: Sources, vo: FakeVo
+) -> None:
+    vo.add("a", "b")
+    sync(store, keeper, sources)
+    later = RegistryKeeper(RegistrySettings())  # the configuration does not name it any more
+    (answer,) = tell(store, later, [admitted(SyncRegistry(source="iam"), OLGA)]).said
+    assert isinstance(answer, Refused)
+    assert "/CN=a" in known(store).users
+    heard = tell(store, later, [admitted(SyncRegistry(source="iam", force=True, reason="moved"), OLGA)])
+    assert {identity for identity, _, how, _, _ in blocked(heard)} == {"/CN=a", "/CN=b"}
+    assert "/CN=a" not in known(store).users
+    (answer,) = tell(store, later, [admitted(SyncRegistry(source="iam", force=True), OLGA)]).said
     assert isinstance(answer, Refused)
 
 
