@@ -138,7 +138,7 @@ def put(tx: Transaction, proxy: Proxy) -> bool:
     """
     statement = _put(tx.dialect)
     with erasing(tx):
-        replaced = tx.connection.execute(statement, msgspec.structs.asdict(proxy)).rowcount > 0
+        replaced = tx.connection.execute(statement, msgspec.structs.asdict(proxy)).first() is not None
     if replaced:
         sql.run(tx, sa.delete(proxy_care).where(proxy_care.c.dn == proxy.dn, proxy_care.c.grp == proxy.grp))
     return replaced
@@ -234,7 +234,7 @@ def _put(dialect: DialectName) -> sa.Executable:
         index_elements=["dn", "grp"],
         set_={name: new[name] for name in ("chain", "key", "not_after", "stored")},
         where=proxies.c.not_after <= new.not_after,
-    )
+    ).returning(proxies.c.dn)
 
 
 @cache

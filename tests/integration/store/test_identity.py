@@ -141,10 +141,10 @@ def test_a_delegation_serves_once_and_only_its_own(store: Store) -> None:
 
 def test_the_repository_keeps_the_longer_proxy(store: Store) -> None:
     with store.transaction() as tx:
-        proxies.put(tx, Proxy("/CN=a", "vo", "PEM1", b"k1", 100.0, 1.0))
-        proxies.put(tx, Proxy("/CN=a", "vo", "PEM2", b"k2", 50.0, 2.0))
+        assert proxies.put(tx, Proxy("/CN=a", "vo", "PEM1", b"k1", 100.0, 1.0))
+        assert not proxies.put(tx, Proxy("/CN=a", "vo", "PEM2", b"k2", 50.0, 2.0))
         assert proxies.until(tx, "/CN=a", "vo") == 100.0
-        proxies.put(tx, Proxy("/CN=a", "vo", "PEM3", b"k3\x00", 300.0, 3.0))
+        assert proxies.put(tx, Proxy("/CN=a", "vo", "PEM3", b"k3\x00", 300.0, 3.0))
         assert proxies.get(tx, [("/CN=a", "vo"), ("/CN=b", "vo")]) == {
             ("/CN=a", "vo"): Proxy("/CN=a", "vo", "PEM3", b"k3\x00", 300.0, 3.0)
         }
