@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -41,7 +41,18 @@ def operators(draft: Draft, may: May) -> tuple[set[str], set[str]]:
     before = _able(members, book.entries.get, _rules(book.entries.values()), may)
     members |= {key for key in draft.touched() if key[0] == "member"}
     rules = _rules(entry for key in draft.keys("rule") if (entry := draft.entry(key)) is not None)
-    return before, _able(members, draft.entry, rules, may)
+    return before, _able(members, draft.entry, rules, may, _asking_anew(draft))
+
+
+def _asking_anew(draft: Draft) -> set[str]:
+    """Groups that from now on ask for their VOMS attribute: nobody knows which of their members have it."""
+    found = set()
+    for key in draft.touched():
+        before, after = draft.book.entries.get(key), draft.entry(key)
+        if isinstance(after, GroupEntry) and after.voms_required:
+            asked = isinstance(before, GroupEntry) and before.voms_required and before.fqan == after.fqan
+            found |= set() if asked else {after.name}
+    return found
 
 
 def _able(
@@ -49,11 +60,14 @@ def _able(
     find: Callable[[EntryKey], AnyEntry | None],
     rules: tuple[AccessRule, ...],
     may: May,
+    doubtful: Collection[str] = (),
 ) -> set[str]:
     found: set[str] = set()
     for key in members:
         user, group = (find(end) for end in ends(key))
         if not isinstance(group, GroupEntry) or OPERATOR_PROPERTY not in (group.properties or ()):
+            continue
+        if group.name in doubtful:
             continue
         if not isinstance(user, UserEntry) or user.suspended or find(key) is None:
             continue

@@ -280,6 +280,7 @@ def test_no_operator_locks_himself_out_by_mistake(store: Store, keeper: Registry
         (SET, UserEntry(dn=OLGA.identity, suspended=True)),
         (REMOVE, MemberEntry(dn=OLGA.identity, group="vo_admin")),
         (SET, GroupEntry(name="vo_admin", properties=("NormalUser",))),
+        (SET, GroupEntry(name="vo_admin", fqan="/vo/Role=admin", voms_required=True)),
     ):
         answer = refused(change(store, keeper, attempt))
         assert (answer.code, "no operator would be left" in answer.reason) == ("conflict", True)
@@ -288,6 +289,17 @@ def test_no_operator_locks_himself_out_by_mistake(store: Store, keeper: Registry
     assert "lock yourself out" in answer.reason
     applied(change(store, keeper, (REMOVE, MemberEntry(dn=OLGA.identity, group="vo_admin")), force=True))
     assert known(store).groups_of(OLGA.identity) == ()
+
+
+def test_a_group_asks_for_its_attribute(store: Store, keeper: RegistryKeeper) -> None:
+    answer = refused(change(store, keeper, (SET, GroupEntry(name="vo_pilot", voms_required=True))))
+    assert "proxies cannot carry its FQAN" in answer.reason
+    applied(change(store, keeper, (SET, GroupEntry(name="vo_prod", voms_required=True))))
+    assert known(store).groups["vo_prod"].voms_required
+    assert not known(store).groups["vo_user"].voms_required
+    required = GroupEntry(name="vo_admin", fqan="/vo/Role=admin", voms_required=True)
+    applied(change(store, keeper, (SET, required), force=True))
+    applied(change(store, keeper, (SET, GroupEntry(name="vo_admin", share=2.0))))  # that changes nothing about it
 
 
 def test_a_rule_locks_no_operator_out_by_mistake(store: Store, keeper: RegistryKeeper) -> None:
