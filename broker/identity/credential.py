@@ -35,9 +35,10 @@ if TYPE_CHECKING:
 # A key of 16 KiB PEM would be RSA of 20000 bits; with the chain this bounds what we read of a file.
 MAX_FILE_BYTES = MAX_CHAIN_BYTES + 16 * 1024
 
-# A block ends at the next dashes, whatever they begin: nothing is looked through twice.
+# A block ends at the next dashes, whatever they begin: nothing is looked through twice. No possessive
+# quantifiers: those of Python before 3.11.5 find nothing here (gh-106052).
 _KEY_BLOCK = re.compile(
-    rb"-----BEGIN (?P<kind>(?:RSA |EC |ENCRYPTED )?PRIVATE KEY)-----(?:[^-]++|-(?!----))++-----END (?P=kind)-----"
+    rb"-----BEGIN (?P<kind>(?:RSA |EC |ENCRYPTED )?PRIVATE KEY)-----(?:[^-]|-(?!----))+-----END (?P=kind)-----"
 )
 
 
