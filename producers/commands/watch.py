@@ -7,12 +7,16 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from schemas.messages.event import JobsChanged, MessageRefused, PilotChanged
+from schemas.messages.registrar import IdentityBlocked, RegistryChanged, RegistryStale
 
 from .context import Output, OutputOption, client_of
 from .printing import both, clock, harmless, paint, print_json_line
 
 if TYPE_CHECKING:
     from ..watching import Event
+
+NAMED = 3
+"""Entries that one line names."""
 
 app = typer.Typer(rich_markup_mode=None, add_completion=False, pretty_exceptions_enable=False)
 
@@ -59,6 +63,15 @@ def _lines(event: Event) -> list[str]:
     elif isinstance(message, MessageRefused):
         sender = message.issuer or message.client or "somebody"
         text = f"refused {message.type or 'a message'} of {sender}: {message.reason}"
+    elif isinstance(message, RegistryChanged):
+        named = ", ".join(message.names[:NAMED]) + (", …" if len(message.names) > NAMED else "")
+        why = f": {message.reason}" if message.reason else ""
+        text = f"registry: {message.kind} {named} by {message.actor}{why}"
+    elif isinstance(message, IdentityBlocked):
+        where = f" {message.group}" if message.group else ""
+        text = f"blocked: {message.identity} {message.how}{where} by {message.by}: {message.reason}"
+    elif isinstance(message, RegistryStale):
+        text = f"source {message.source}: {message.reason}"
     else:
         text = f"{event.source}  {event.type}"
     return [f"{time}  {harmless(text)}"]

@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from broker.authorization import Property
+from consumers import announcing
 from consumers.registry import RegistryKeeper
 from consumers.settings import RegistrySettings
 from consumers.store import Store, audit, registry
@@ -42,7 +43,7 @@ from schemas.messages.registrar import (
     RegistryPast,
 )
 from schemas.messages.service import Refused
-from schemas.registry import Message
+from schemas.registry import Message, by_name
 from tests.integration.consumers.conftest import REGISTRY
 from tests.support.messages import Heard, admitted, tell, user
 
@@ -360,3 +361,18 @@ def test_all_who_change_at_once_have_their_way(store: Store) -> None:
     found = known(store)
     assert found.version == before + 20
     assert all(found.groups_of(f"/CN=w{number}-{turn}") == ("vo_user",) for number in range(4) for turn in range(5))
+
+
+def test_what_the_seed_takes_away_is_said_as_well(store: Store) -> None:
+    others = [one for one in REGISTRY["users"] if one["dn"] != ADA]
+    with store.transaction() as tx:
+        changes = announcing.seed(tx, {**REGISTRY, "users": others}, RegistrySettings(), 5.0)
+        rows = list(tx.fresh)
+    assert changes.removed
+    (fact,) = [by_name(row.typ).decode(row.payload) for row in rows if row.typ == "identity.blocked.v1"]
+    assert isinstance(fact, IdentityBlocked)
+    assert (fact.identity, fact.how, fact.by, fact.jobs) == (ADA, Blocked.REMOVED, "seed", Policy.KILL)
+    assert {row.typ for row in rows} == {"identity.blocked.v1", "registry.changed.v1"}
+    with store.transaction() as tx:
+        assert not announcing.seed(tx, {**REGISTRY, "users": others}, RegistrySettings(), 6.0)
+        assert not tx.fresh
