@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import argparse
 import os
-import resource
 import signal
 import sys
 import threading
 from pathlib import Path
 
-from schemas.errors import PilotageError
+from pilot.kernel import forbid_memory_access
+from schemas.errors import ConfigurationError, PilotageError
 
 from .server_settings import DEFAULT_PATH, load
 
@@ -33,11 +33,11 @@ def main(argv: list[str] | None = None) -> int:
         sys.stderr.write(f"error: no such service: {', '.join(unknown)}; there are: {', '.join(NAMES)}, all\n")
         return 2
     configure(json=not sys.stderr.isatty())
-    keep_to_itself()
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
     try:
+        keep_to_itself()
         group = ServiceGroup(load(arguments.config), names)
         with group:
             _announce(arguments.ready_file)
@@ -49,9 +49,19 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def keep_to_itself() -> None:
-    """Nothing that this process writes is for others: no file and, should it crash, not its memory with the keys."""
+    """Nothing of this process is for others: no file that it writes and, living or crashed, not its memory.
+
+    Another process of the service account (there should be none) reads neither its keys nor its open files; a core
+    dump is not made even where the kernel hands dumps to a program, for which the limit alone does not count (core(5)).
+
+    Raises:
+        ConfigurationError: the kernel does not keep its memory private.
+    """
     os.umask(0o077)
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    try:
+        forbid_memory_access()
+    except OSError as error:
+        raise ConfigurationError(f"the memory of this process cannot be kept private: {error.strerror}") from None
 
 
 def _announce(ready_file: Path | None) -> None:

@@ -12,7 +12,7 @@ import hmac
 import secrets
 import threading
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 CLOSE = "management"
 """The tag that lets a user look after his own connections."""
@@ -36,7 +36,7 @@ class Pass:
     """What to log in with at the management interface."""
 
     user: str
-    secret: str
+    secret: str = field(repr=False)
 
 
 class ClosingPasses:

@@ -6,6 +6,7 @@ Everything is private, on free ports, and gone at the end. Durability is that of
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import subprocess
 import sys
@@ -79,8 +80,9 @@ class Stack:
         """Memory of each part."""
         found: dict[str, Memory] = {}
         for name, pids in self.parts.items():
-            figures = [process.memory_full_info() for process in _family(pids)]
-            found[name] = Memory(len(figures), sum(f.rss for f in figures) / 1e6, sum(f.pss for f in figures) / 1e6)
+            family = _family(pids)
+            resident = sum(process.memory_info().rss for process in family)
+            found[name] = Memory(len(family), resident / 1e6, sum(map(_proportional, family)) / 1e6)
         return found
 
 
@@ -89,6 +91,14 @@ def _family(pids: Sequence[int]) -> list[psutil.Process]:
     if os.getpid() in pids:
         return firsts  # this process measures: what it started is counted elsewhere
     return [process for first in firsts for process in (first, *first.children(recursive=True))]
+
+
+def _proportional(process: psutil.Process) -> float:
+    """Memory with shared pages counted once; not a number where only the super-user may look (prctl(2))."""
+    try:
+        return float(process.memory_full_info().pss)
+    except psutil.AccessDenied:
+        return math.nan
 
 
 def _own_cpu(process: psutil.Process) -> float:
