@@ -17,6 +17,7 @@ from consumers.proxy_manager import ProxyManager
 from consumers.repository import REENCRYPT_AT_ONCE
 from consumers.store import Store, audit, jobs, proxies, proxy_care, submission_proxies, submissions
 from consumers.store.proxies import Delegation, Proxy
+from consumers.store.proxy_care import Care
 from consumers.store.submission_proxies import SubmissionProxy
 from consumers.store.submissions import NewSubmission
 from consumers.vault import Vault, VaultError
@@ -383,3 +384,15 @@ def test_owners_are_warned_of_a_submissions_own_proxy(store: Store, directory: D
     assert (first.submission, first.jobs, first.renewable, first.seconds) == (row.id, 1, False, 7200.0)
     assert warnings_at(store, directory, vault, now + 71 * 3600 + 60) == []
     assert len(warnings_at(store, directory, vault, now + 71.9 * 3600)) == 1
+
+
+def test_one_process_at_a_time_renews_an_account(store: Store) -> None:
+    care = Care(ADA.identity, ADA.group)
+    with store.transaction() as tx:
+        assert proxy_care.claim(tx, care, 100.0, 200.0)
+        assert not proxy_care.claim(tx, care, 150.0, 250.0)
+        assert proxy_care.claim(tx, care, 201.0, 300.0), "who took it has died"
+        other = Care(user("bob").identity, ADA.group, failures=3, trouble="why")
+        proxy_care.put(tx, [other])
+        assert proxy_care.claim(tx, other, 100.0, 200.0)
+        assert proxy_care.load(tx)[user("bob").identity, ADA.group].failures == 3
