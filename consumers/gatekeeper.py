@@ -36,11 +36,11 @@ from broker.refusal import RefusalError
 from broker.signing import Signer, facts_of
 from broker.topology import MONITORING, REPLY_ARGUMENTS
 from schemas.envelope import CLOCK_SKEW, reply_queue
-from schemas.errors import TemporaryError
 from schemas.messages.enrolment import PilotEnrolling
 from schemas.messages.event import PilotChanged
 from schemas.messages.service import ServiceInfo, Welcome
 
+from .denials import Denials
 from .directory import Directory
 from .enrolling import EnrolmentDesk, SecretReusedError
 from .store import Store, audit, chains, pilots, proxies, sessions
@@ -49,10 +49,6 @@ CLIENT_ID = re.compile(r"^[a-z2-7]{20}\.[0-9a-z]{1,40}$")
 """base32(sha256(DN))[:20] + '.' + random. No internal user has a dot in its name."""
 
 CACHED_SESSIONS = 20_000
-
-DENIALS_PER_MINUTE = 60
-"""Denied logins written down; the others are counted in the next minute's first line. Whoever reaches the broker's port
-can cause them, and proves nothing by it."""
 
 USABLE_SECONDS = 2 * CLOCK_SKEW + ASSERTION_SECONDS
 """An assertion is valid at most so long after its first use, clocks as different as they may be."""
@@ -114,9 +110,7 @@ class Gatekeeper:
         self._services_at = float("-inf")
         self._used: OrderedDict[str, float] = OrderedDict()
         self._prepared: OrderedDict[tuple[str, str], None] = OrderedDict()
-        self._minute = 0
-        self._denied = 0
-        self._unrecorded = 0
+        self._denials = Denials(store, clock)
 
     # -- login --------------------------------------------------------------------------------------------------
 
@@ -267,20 +261,27 @@ class Gatekeeper:
         principal = self._principal(form)
         if principal is None:
             return False
-        kind, name, permission = form.get("resource"), form.get("name", ""), form.get("permission")
+        kind, name, permission = form.get("resource", ""), form.get("name", ""), form.get("permission", "")
+        allowed = False
         if kind == "exchange" and permission == "write":
-            return name in writable_doors(principal)
-        if kind == "queue" and permission == "read":
+            allowed = name in writable_doors(principal)
+        elif kind == "queue" and permission == "read":
             own = name == reply_queue(form["username"])
-            return own or (name == MONITORING and may_read_events(principal))
-        return False
+            allowed = own or (name == MONITORING and may_read_events(principal))
+        return allowed or self._no_access(form, principal, f"{permission} {kind} {name!r}")
+
+    def _no_access(self, form: Mapping[str, str], principal: Principal, wanted: str) -> bool:
+        """Our own tools ask for nothing that they may not have: this is somebody who looks what is open."""
+        return self._deny("access", form["username"], f"may not {wanted}", identity=principal.identity)
 
     def topic(self, form: Mapping[str, str]) -> bool:
         """May this client publish this routing key (a message name) to this exchange?"""
         principal = self._principal(form)
-        if principal is None or form.get("permission") != "write":
+        if principal is None:
             return False
-        return may_send_by(principal, form.get("name", ""), form.get("routing_key", ""))
+        name, key, permission = form.get("name", ""), form.get("routing_key", ""), form.get("permission", "")
+        allowed = permission == "write" and may_send_by(principal, name, key)
+        return allowed or self._no_access(form, principal, f"{permission} {key!r} to exchange {name!r}")
 
     def _principal(self, form: Mapping[str, str]) -> Principal | None:
         client = form.get("username", "")
@@ -315,23 +316,6 @@ class Gatekeeper:
             while len(self._sessions) > CACHED_SESSIONS:
                 self._sessions.popitem(last=False)
 
-    def _deny(self, what: str, client: str, reason: str) -> bool:
-        now = self._clock()
-        with self._lock:
-            if int(now // 60) != self._minute:
-                self._minute, self._denied, unrecorded = int(now // 60), 0, self._unrecorded
-                self._unrecorded = 0
-            else:
-                unrecorded = 0
-            self._denied += 1
-            if self._denied > DENIALS_PER_MINUTE:
-                self._unrecorded += 1
-                return False
-        log.warning("gatekeeper.denied", what=what, client=client[:80], reason=reason[:300], unrecorded=unrecorded)
-        detail = {"reason": reason[:300]} | ({"unrecorded": unrecorded} if unrecorded else {})
-        try:
-            with self._store.transaction() as tx:
-                audit.append(tx, now, f"{what}.denied", client=client[:80], detail=detail)
-        except TemporaryError:
-            log.warning("gatekeeper.audit_missed", client=client[:80])
+    def _deny(self, what: str, client: str, reason: str, **facts: str) -> bool:
+        self._denials.note(what, client, reason, **facts)
         return False

@@ -1,6 +1,7 @@
 """Every event of the audit: its name, what it means, and which facts it may carry.
 
-One table; what is not in it is refused by the audit itself. That an event's facts are named beforehand is also why no secret gets there by accident: no field is meant for one.
+One table; what is not in it is refused by the audit itself. That an event's facts are named beforehand is also why no
+secret gets there by accident: no field is meant for one.
 """
 
 from __future__ import annotations
@@ -57,6 +58,12 @@ EVENTS: Mapping[str, AuditEvent] = {
     "enrolment.denied": AuditEvent(
         "A login with an enrolment secret was refused.",
         "nobody's: nothing was proven",
+        {**_REASON, **_UNRECORDED},
+    ),
+    "access.denied": AuditEvent(
+        "A client wanted something at the broker that is not open to it: another's queue, a forbidden routing key; at "
+        "most 60 a minute are written one by one.",
+        "the client's",
         {**_REASON, **_UNRECORDED},
     ),
     # messages
@@ -206,6 +213,16 @@ EVENTS: Mapping[str, AuditEvent] = {
         "An operator has changed the registry; its history has the whole change.",
         "the operator's",
         {**_REASON, "changes": "what", "count": "how many", "forced": "although it locks the operator out"},
+    ),
+    "registry.sync": AuditEvent(
+        "The registry was brought in line with a source; its history has each change.",
+        "the operator's who asked for it, or `sync:` and the source",
+        {"source": "its name", "changes": "how many", "forced": "although it was very many"},
+    ),
+    "registry.sync.refused": AuditEvent(
+        "What a source told was not believed, or it did not answer; written once while the reason stays the same.",
+        "`sync:` and the source",
+        {"source": "its name", **_REASON},
     ),
     "session.cut": AuditEvent(
         "Connections of a client were closed.",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import sqlite3
 import subprocess
 import time
@@ -94,11 +95,28 @@ def test_what_a_credential_did(place: Deployment) -> None:
     assert [(one["job"], one["owner"]) for one in pilots["got"]] == [(submission.first, own)]
     assert "job.matched" in whats(pilots)
 
+    code, text = run(place, "list", "--event", "access.denied", "-o", "lines")
+    assert not text, "our own tools and pilots ask for nothing that is not open to them"
+
     by_serial = traced(given["serial"])
     assert by_serial["identity"] == own
     code, text = run(place, "trace", own)
     assert code == 0
     assert "1, of which 1 can still be used" in text
+
+
+SECRETS = re.compile(r"PRIVATE KEY|BEGIN CERT|eyJ[A-Za-z0-9_-]{20}|x5c|gAAAA|password", re.IGNORECASE)
+"""Keys, certificates, signed assertions, encrypted keys."""
+
+
+def test_no_secret_stands_in_it(place: Deployment) -> None:
+    """A deployment has run by now: logins, delegation, jobs, a pilot."""
+    code, text = run(place, "list", "--limit", "100000", "-o", "lines")
+    assert len(text.splitlines()) > 5
+    assert not SECRETS.search(text)
+    secrets = [path.read_text().strip() for path in place.layout.services.glob("*.secret")]
+    assert secrets
+    assert not [secret for secret in secrets if secret in text]
 
 
 def test_all_of_it(place: Deployment) -> None:

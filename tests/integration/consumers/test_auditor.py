@@ -43,10 +43,11 @@ def audits(store: Store, authority: Pki) -> Audits:
     return Audits.of(store, authority)
 
 
-def happen(store: Store, count: int = 1, event: str = "login", **fields: object) -> None:
+def happen(store: Store, count: int = 1, **fields: object) -> None:
     with store.transaction() as tx:
         for number in range(count):
-            audit.append(tx, 1000.0 + number, event, identity="/CN=Ada", client="ada.1", detail={"group": "g"} | fields)
+            detail = {"group": "g"} | fields
+            audit.append(tx, 1000.0 + number, "login", identity="/CN=Ada", client="ada.1", detail=detail)
 
 
 def places(audits: Audits) -> list[tuple[int, int]]:
@@ -260,7 +261,7 @@ def url_of(store: Store) -> str:
 def test_tampering_by_sql_is_found(audits: Audits, statement: str, kind: Kind, place: int) -> None:
     auditor = audits.auditor()
     for number in range(3):
-        happen(audits.store, 3, turn=number)
+        happen(audits.store, 3, kind=str(number))
         audits.seal(auditor, 4.0 * number)
     assert not audits.problems()
     with intruder(audits.store, url_of(audits.store)) as connection:
@@ -374,8 +375,8 @@ def page(audits: Audits, **fields: object) -> AuditPage:
 def test_questions(audits: Audits) -> None:
     with audits.store.transaction() as tx:
         for number in range(1, 11):
-            detail = {"job": number, "reason": "50%_off" if number == 3 else "Plain"}
-            who, name = ("/CN=Ada", "login") if number % 2 else ("/CN=Bob", "login.denied")
+            detail = {"job": number, "group": "50%_off" if number == 3 else "Plain"}
+            who, name = ("/CN=Ada", "proxy.refused") if number % 2 else ("/CN=Bob", "proxy.issued")
             audit.append(tx, 100.0 * number, name, identity=who, client=f"c.{number}", detail=detail)
         audit.append(tx, 5000.0, "job.commanded", detail={"command": "job.kill.v1", "jobs": "3-5,9"})
     audits.seal(audits.auditor())
@@ -387,8 +388,8 @@ def test_questions(audits: Audits) -> None:
     assert ids(limit=3) == [11, 10, 9]
     assert ids(limit=3, before=9) == [8, 7, 6]
     assert ids(since=300.0, until=600.0) == [5, 4, 3]
-    assert ids(event="login") == [9, 7, 5, 3, 1]
-    assert ids(event="login*", limit=2) == [10, 9]
+    assert ids(event="proxy.refused") == [9, 7, 5, 3, 1]
+    assert ids(event="proxy.*", limit=2) == [10, 9]
     assert ids(identity="/CN=Bob", since=700.0) == [10, 8]
     assert ids(client="c.7") == [7]
     assert ids(text="%_OFF") == [3]
@@ -398,7 +399,7 @@ def test_questions(audits: Audits) -> None:
     assert ids(job=6) == [6]
     assert ids(job=99) == []
     first = page(audits).entries[-1]
-    assert (first.place, first.event, first.identity, first.time) == (1, "login", "/CN=Ada", 100.0)
+    assert (first.place, first.event, first.identity, first.time) == (1, "proxy.refused", "/CN=Ada", 100.0)
     assert len(first.hash) == 64
 
 
@@ -414,7 +415,9 @@ def test_a_question_looks_through_a_bounded_part_and_says_where_to_go_on(
 
 
 def test_a_page_is_bounded_in_bytes(audits: Audits) -> None:
-    happen(audits.store, 20, reason="x" * 200_000)
+    with audits.store.transaction() as tx:
+        for _ in range(20):
+            audit.append(tx, 1.0, "login", identity="x" * 200_000)
     answer = page(audits)
     assert 1 <= len(answer.entries) < 20
     assert answer.next == answer.entries[-1].id

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
-from consumers.gatekeeper import DENIALS_PER_MINUTE, Gatekeeper
-from consumers.store import audit
+from consumers.denials import PER_MINUTE
+from consumers.gatekeeper import Gatekeeper
+from consumers.store import audit, sessions
+from tests.support.messages import user
 
 pytestmark = pytest.mark.integration
 
@@ -15,11 +19,36 @@ def test_denied_logins_fill_no_table(store, directory):
     keeper = Gatekeeper(
         store=store, directory=directory, connection=None, signer=None, broker="test", clock=lambda: clock[0]
     )  # type: ignore[arg-type]  # a denial touches neither
-    for number in range(3 * DENIALS_PER_MINUTE):
+    for number in range(3 * PER_MINUTE):
         assert not keeper.user({"username": f"{'a' * 20}.{number}", "password": "no assertion"})
     clock[0] += 60
     assert not keeper.user({"username": "x", "password": "y"})
     with store.reading() as tx:
         rows = audit.query(tx, limit=1000, event="login.denied")
-    assert len(rows) == DENIALS_PER_MINUTE + 1
-    assert f'"unrecorded":{2 * DENIALS_PER_MINUTE}'.encode() in rows[0].detail
+    assert len(rows) == PER_MINUTE + 1
+    assert f'"unrecorded":{2 * PER_MINUTE}'.encode() in rows[0].detail
+
+
+def test_who_looks_what_is_open_is_written_down(store, directory):
+    """Also while strangers' logins are denied by the thousand."""
+    ada = user("ada")
+    with store.transaction() as tx:
+        sessions.put(tx, ada.cli, ada.identity, ada.group, "T", "user", 1.0)
+    keeper = Gatekeeper(
+        store=store, directory=directory, connection=None, signer=None, broker="test", clock=lambda: 6000.0
+    )  # type: ignore[arg-type]  # a denial touches neither
+    for number in range(2 * PER_MINUTE):
+        keeper.user({"username": f"{'a' * 20}.{number}", "password": "no assertion"})
+    form = {"username": ada.cli, "vhost": "/"}
+    assert keeper.resource({**form, "resource": "queue", "name": f"reply.{ada.cli}", "permission": "read"})
+    assert not keeper.resource({**form, "resource": "queue", "name": "reply.other.1", "permission": "read"})
+    assert not keeper.resource({**form, "resource": "queue", "name": "submissions", "permission": "configure"})
+    assert not keeper.topic({**form, "name": "pilotage.users", "routing_key": "job.report.v1", "permission": "write"})
+    with store.reading() as tx:
+        rows = audit.query(tx, limit=1000, event="access.denied")[::-1]
+    assert {(row.identity, row.client) for row in rows} == {(ada.identity, ada.cli)}
+    assert [json.loads(row.detail)["reason"] for row in rows] == [
+        "may not read queue 'reply.other.1'",
+        "may not configure queue 'submissions'",
+        "may not write 'job.report.v1' to exchange 'pilotage.users'",
+    ]
