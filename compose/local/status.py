@@ -29,7 +29,7 @@ class ProcessStatus(msgspec.Struct, frozen=True):
     Attributes:
         pid: None if it does not run.
         since: seconds since the epoch.
-        memory_mb: of it and its children, shared pages counted by shares (PSS).
+        memory_mb: of it and its children, shared pages counted by shares (PSS); where that is not to be seen, in full.
         port: where it listens, if that is of interest.
         log: its log file.
     """
@@ -120,8 +120,11 @@ def _describe(stack: Stack, process: ManagedProcess) -> ProcessStatus:
 def _memory_mb(process: psutil.Process) -> float:
     total = 0
     for member in [process, *process.children(recursive=True)]:
-        with contextlib.suppress(psutil.Error):  # it ended meanwhile, or is another account's (PostgreSQL under root)
-            total += member.memory_full_info().pss
+        with contextlib.suppress(psutil.Error):  # it ended meanwhile
+            try:
+                total += member.memory_full_info().pss
+            except psutil.AccessDenied:  # services and pilots keep their memory to themselves; another's process
+                total += member.memory_info().rss
     return round(total / 1e6, 1)
 
 
