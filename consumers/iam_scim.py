@@ -10,8 +10,11 @@ listing that is not whole is an error, never a shorter list.
 
 from __future__ import annotations
 
+import contextlib
 import http.client
+import socket
 import ssl
+import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -79,10 +82,15 @@ class Iam:
         """
         deadline = time.monotonic() + WHOLE_SECONDS
         connection, prefix = self._connection()
+        # A server that sends a byte now and then keeps within every timeout of the socket's.
+        watch = threading.Timer(WHOLE_SECONDS, _hang_up, (connection,))
+        watch.daemon = True
+        watch.start()
         try:
             groups = self._all(connection, f"{prefix}/scim/Groups", ScimGroup, deadline)
             users = self._all(connection, f"{prefix}/scim/Users", ScimUser, deadline)
         finally:
+            watch.cancel()
             connection.close()
         return members(users, groups)
 
@@ -145,6 +153,12 @@ class Iam:
         if len(body) > MAX_PAGE_BYTES:
             raise SourceRefusedError(f"{place}: a page of more than {MAX_PAGE_BYTES} bytes")
         return body
+
+
+def _hang_up(connection: http.client.HTTPSConnection) -> None:
+    if connection.sock is not None:
+        with contextlib.suppress(OSError):
+            connection.sock.shutdown(socket.SHUT_RDWR)
 
 
 T = TypeVar("T")

@@ -223,12 +223,11 @@ def _found(book: Book, asked: QueryRegistry) -> Iterator[EntryKey]:
     for key in book.of_kind(asked.kind.value):
         if key[1:] <= (asked.after, asked.scope) and (asked.after or asked.scope):
             continue
-        entry = book.entries[key]
         if names and not names & _names_of(book, key):
             continue
         if asked.group and not _is_in(book, key, asked.group):
             continue
-        if text and text not in msgspec.json.encode(entry).decode().casefold():
+        if text and text not in _words_of(book, key):
             continue
         yield key
 
@@ -238,6 +237,12 @@ def _names_of(book: Book, key: EntryKey) -> set[str]:
     if isinstance(entry, UserEntry):
         return {entry.dn, entry.nickname or entry.dn}
     return {key[1], entry.name or key[1]} if isinstance(entry, ServiceEntry) else {key[1]}
+
+
+def _words_of(book: Book, key: EntryKey) -> str:
+    """All that an entry says, in one text."""
+    values = (str(value) for value in msgspec.structs.astuple(book.entries[key]) if value is not None)
+    return "\n".join(values).casefold()
 
 
 def _is_in(book: Book, key: EntryKey, group: str) -> bool:

@@ -32,6 +32,8 @@ class ScimServer:
         page: resources in one page at most, whatever is asked for.
         fault: what is sent instead of pages.
         requests: targets that were asked for.
+        slow: after the head, a byte of the body now and then.
+        stopped: set when the stand-in stops.
     """
 
     url: str
@@ -41,6 +43,8 @@ class ScimServer:
     page: int = 10
     fault: Fault | None = None
     requests: list[str] = field(default_factory=list)
+    slow: bool = False
+    stopped: threading.Event = field(default_factory=threading.Event)
 
     def add_group(self, name: str, *, role: bool = False) -> None:
         """A group by its path; ``role``: VOMS shows it as a role of its parent."""
@@ -118,6 +122,8 @@ def scim_server(folder: Path) -> Iterator[ScimServer]:
             self.send_header("Content-Length", str(len(body)))
             self.end_headers()
             with contextlib.suppress(OSError):  # a reader that has read enough leaves
+                while state.slow and not state.stopped.wait(0.1):
+                    self.wfile.write(b" ")
                 self.wfile.write(body)
 
         def log_message(self, format: str, *arguments: object) -> None:  # noqa: A002 - the base class's name
@@ -134,6 +140,7 @@ def scim_server(folder: Path) -> Iterator[ScimServer]:
     try:
         yield state
     finally:
+        state.stopped.set()
         server.shutdown()
         server.server_close()
         thread.join(5)

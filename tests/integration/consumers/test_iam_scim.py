@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -106,6 +107,15 @@ def test_the_token_and_the_certificate_count(server: ScimServer, tmp_path: Path)
 def test_an_absent_server_is_an_error(server: ScimServer) -> None:
     with pytest.raises(SourceRefusedError):
         Iam("https://localhost:1", TOKEN, server.ca_file, timeout=2.0).read()
+
+
+def test_a_server_that_never_ends_is_left(server: ScimServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(iam_scim, "WHOLE_SECONDS", 1.0)
+    server.slow = True
+    began = time.monotonic()
+    with pytest.raises(SourceRefusedError):
+        read(server)
+    assert time.monotonic() - began < 4.0
 
 
 @pytest.mark.parametrize(

@@ -331,6 +331,7 @@ def test_listings_are_filtered_and_paged(store: Store, keeper: RegistryKeeper) -
     ]
     assert len(listed(store, keeper, QueryRegistry(kind=EntryKind.USER, group="vo_prod")).entries) == 2
     assert len(listed(store, keeper, QueryRegistry(kind=EntryKind.USER, contains="OLGA")).entries) == 1
+    assert not listed(store, keeper, QueryRegistry(kind=EntryKind.USER, contains="nickname")).entries
     page = listed(store, keeper, QueryRegistry(kind=EntryKind.MEMBER, limit=2))
     found = list(page.entries)
     while page.more:
