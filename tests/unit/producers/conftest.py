@@ -20,6 +20,6 @@ def deployment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeDeploymen
 
 @pytest.fixture
 def client(deployment: FakeDeployment) -> Iterator[Client]:
-    with Client(deployment.settings, timeout=2.0) as client:
+    with Client(deployment.settings, timeout=20.0) as client:
         yield client
     deployment.assert_nothing_else_sent()

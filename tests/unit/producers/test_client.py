@@ -145,7 +145,7 @@ class TestSubmit:
     def test_lost_answer_is_asked_for_with_the_same_key(self, deployment: FakeDeployment) -> None:
         answers = iter([(), (JobsSubmitted(first=3, count=1),)])
         deployment.answer_with(SubmitJobs, lambda _asked: next(answers))
-        with Client(deployment.settings, timeout=0.2) as client:
+        with Client(deployment.settings, timeout=1.0) as client:
             assert client.submit([JDL]).first == 3
         assert deployment.take(SubmitJobs).key == deployment.take(SubmitJobs).key
 
@@ -180,7 +180,7 @@ class TestDelegation:
         deployment.delegated_until = None
         self.delegating(deployment)
         deployment.answer(SubmitJobs, JobsSubmitted(first=1, count=1))
-        with Client(deployment.settings, timeout=2.0) as client:
+        with Client(deployment.settings, timeout=20.0) as client:
             client.submit([JDL])
             client.submit([JDL])
         deployment.take(RequestDelegation)
