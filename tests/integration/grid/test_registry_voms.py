@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from consumers.domain.synchronization import SourceUser
+from consumers.registry import RegistryKeeper
+from consumers.settings import RegistrySettings, SourceKind, SourceSettings
+from consumers.sources import Sources
+from consumers.store import Store, registry
 from consumers.store.voms_database import SourceAwayError, read
+from schemas.messages.registrar import Blocked, IdentityBlocked, RegistrySynced, SyncRegistry
 from tests.support import mysql
 from tests.support.grid_servers import Database, VomsServer
+from tests.support.messages import admitted, chores, tell, user
+from tests.support.wait import wait_until
 
 pytestmark = pytest.mark.integration
 
@@ -73,3 +82,37 @@ def test_what_does_not_answer_like_voms_is_an_error(voms_database: Database, tmp
         with pytest.raises(SourceAwayError) as caught:
             read(wrong, "secret word")
         assert "secret word" not in str(caught.value)
+
+
+def test_who_leaves_the_vo_loses_his_rights(voms_server: VomsServer, tmp_path: Path) -> None:
+    vo = voms_server.vo
+    where = url(voms_server.database_socket, voms_server.database_name)
+    sources = Sources((SourceSettings("voms", SourceKind.VOMS_DATABASE, where),))
+    keeper = RegistryKeeper(RegistrySettings(sources=tuple(sources._sources.values())), sources)
+    groups = {"user": {"fqan": f"/{vo}"}, "prod": {"fqan": f"/{vo}/Role=production"}}
+    operator = user("olga", "Operator", group="admin")
+
+    def synchronized(store: Store) -> list[tuple[str, str, Blocked]]:
+        tell(store, keeper, [admitted(SyncRegistry(), operator)])
+        wait_until(lambda: sources.ready, 30, "the database to be read")
+        heard = chores(store, keeper)
+        (answer,) = heard.to(operator)
+        assert isinstance(answer, RegistrySynced)
+        assert answer.outcomes[0].ok, answer.outcomes[0].reason
+        facts = [one for one in heard.said if isinstance(one, IdentityBlocked)]
+        return [(one.identity, one.group, one.how) for one in facts if one.identity in {JANE, JOE}]
+
+    with Store.open(f"sqlite:///{tmp_path}/store.db") as store:
+        with store.transaction() as tx:
+            registry.seed(tx, {"groups": groups})
+        voms_server.add_member(JANE, f"/{vo}/Role=production", nickname="jane")
+        voms_server.add_member(JOE)
+        assert synchronized(store) == []
+        with store.reading() as view:
+            found = registry.load(view)
+        assert (found.groups_of(JANE), found.groups_of(JOE)) == (("user", "prod"), ("user",))
+        assert found.users[JANE].nickname == "jane"
+        voms_server.remove_role(JANE, f"/{vo}/Role=production")
+        voms_server.remove_member(JOE)
+        assert synchronized(store) == [(JOE, "", Blocked.REMOVED), (JANE, "prod", Blocked.LEFT)]
+    voms_server.remove_member(JANE)
