@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import dataclasses
 import json
 import os
@@ -21,6 +22,9 @@ from .node import measure
 SECRET_VARIABLE = "PILOTAGE_ENROLMENT"  # noqa: S105 - the name of a variable
 """Holds an enrolment secret where a batch system offers nothing better (``enrolment = "env"``). It is taken out at
 once, and no process that we start ever has it; but until then whoever runs under the same account may read it."""
+
+SIGNALLED = 128
+"""Exit codes above say which signal ended the pilot."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -44,7 +48,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     from .keeper import keep
 
     guard = Guard()
-    return keep(lambda: _run(options.config, options.ready_file, guard, secret), guard)
+    code = keep(lambda: _run(options.config, options.ready_file, guard, secret), guard)
+    if code > SIGNALLED:
+        _clean_up(options.config)
+    return code
+
+
+def _clean_up(config: Path) -> None:
+    """A pilot that died suddenly left its jobs' folders, with their owners' proxies in them."""
+    from .settings import load
+    from .workdir import sweep
+
+    with contextlib.suppress(PilotageError, OSError):  # then the next pilot of this account does it
+        sweep(load(config).work_dir)
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -112,6 +112,18 @@ def _locked(path: Path) -> Iterator[None]:
             os.close(descriptor)
 
 
+def sweep(area: Path) -> tuple[str, ...]:
+    """Wipe what dead pilots left in an area; the names of their folders.
+
+    Raises:
+        OSError: the area cannot be used.
+    """
+    if not area.is_dir():
+        return ()
+    with _locked(area / _LOCK):
+        return _reclaim(area)
+
+
 def _reclaim(area: Path) -> tuple[str, ...]:
     """Wipe what dead pilots left; their locks are free because the kernel dropped them."""
     names = []
