@@ -1,20 +1,23 @@
 """Ending clients' connections, and finding those that must not be there any more.
 
 Promises: who is cut has lost his connections at the broker and his reply queue; a client that may come back logs in
-anew and loses nothing but time. A connection that could not be closed is tried again with the next look, as long as it
-must not be there. Runs outside of transactions: it waits for the broker.
+anew and loses nothing but time. Whose rights grew less since he was let in here is cut, too: the broker would go on
+believing what it was told before. A connection that could not be closed is tried again with the next look, as long as
+it must not be there. Runs outside of transactions: it waits for the broker.
 Lies elsewhere: when (:mod:`.cut_off`); how the broker is told (:mod:`.broker_connections`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import structlog
 
+from broker.authorization import TABLE, Principal, may_read_events, why_not
 from broker.connection import Connection
 from broker.errors import OperationRefusedError
+from broker.topology import MONITORING
 from schemas.envelope import reply_queue
 from schemas.errors import TemporaryError
 from schemas.identity import client_id_prefix
@@ -107,8 +110,11 @@ class Cutter:
             BrokerAwayError: the broker does not tell who is connected.
         """
         wrong: dict[str, list[str]] = {}
+        memo: dict[Principal, frozenset[str]] = {}
         for client, (_, session) in self.connected().items():
             why = self._why(session)
+            if not why and session is not None:
+                why = self._less(session, memo)
             if why:
                 wrong.setdefault(why, []).append(client)
         return _total(self.cut(clients, why, "gatekeeper") for why, clients in wrong.items())
@@ -125,6 +131,23 @@ class Cutter:
         if chain is None:
             return "the certificate is revoked, or not trusted any more"
         return "the proxy or certificate has ended" if chain.not_after < self._clock() else ""
+
+    def _less(self, session: Session, memo: dict[Principal, frozenset[str]]) -> str:
+        """Whether rights were taken away since a client was let in here.
+
+        The broker asks once for a reader, and for a channel as long as it is busy: only a new login acts on those.
+        """
+        before = self._gatekeeper.granted(session.client)
+        now = self._directory.principal(session.identity, session.grp, session.client)
+        if before is None or now is None or before is now:
+            return ""
+        rights = []
+        for principal in (before, now):
+            kind = replace(principal, identity="", group="", site="")  # there are few kinds, and many clients
+            if kind not in memo:
+                memo[kind] = rights_of(kind)
+            rights.append(memo[kind])
+        return "rights were taken away: log in anew" if rights[0] - rights[1] else ""
 
     def cut(self, clients: Iterable[str], reason: str, by: str) -> Cut:
         """Cut these clients."""
@@ -149,6 +172,12 @@ class Cutter:
         self._gatekeeper.forget(client)
         log.warning("gatekeeper.cut", client=client, identity=identity, connections=closed, reason=reason)
         return Cut(clients=1, connections=closed)
+
+
+def rights_of(principal: Principal) -> frozenset[str]:
+    """All that somebody may send, and whether he may read the stream of events."""
+    sends = {name for name in TABLE if why_not(principal, name) is None}
+    return frozenset(sends | ({MONITORING} if may_read_events(principal) else set()))
 
 
 def _total(cuts: Iterable[Cut]) -> Cut:

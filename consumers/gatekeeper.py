@@ -106,6 +106,7 @@ class Gatekeeper:
         self._clock = clock
         self._lock = threading.Lock()
         self._sessions: OrderedDict[str, ClientSession] = OrderedDict()
+        self._granted: OrderedDict[str, Principal] = OrderedDict()
         self._services: tuple[ServiceInfo, ...] = ()
         self._services_at = float("-inf")
         self._used: OrderedDict[str, float] = OrderedDict()
@@ -159,6 +160,7 @@ class Gatekeeper:
         self._directory.remember(chain.thumbprint_b64url, facts)
         self._remember(session)
         self._welcome(session, principal, delegated, claims.jti[:64])
+        self._note_granted(client, principal)
         self._note_prepared(client, claims.jti)
         if is_pilot:
             self._announce(session)
@@ -305,10 +307,23 @@ class Gatekeeper:
         self._remember(session)
         return session
 
+    def granted(self, client: str) -> Principal | None:
+        """As whom a client was let in here at its last login; None if it was elsewhere, or before the last start."""
+        with self._lock:
+            return self._granted.get(client)
+
+    def _note_granted(self, client: str, principal: Principal) -> None:
+        with self._lock:
+            self._granted[client] = principal
+            self._granted.move_to_end(client)
+            while len(self._granted) > CACHED_SESSIONS:
+                self._granted.popitem(last=False)
+
     def forget(self, client: str) -> None:
         """Look this client up again at its next question."""
         with self._lock:
             self._sessions.pop(client, None)
+            self._granted.pop(client, None)
 
     def _remember(self, session: ClientSession) -> None:
         with self._lock:

@@ -42,8 +42,9 @@ allows, and it opens no other exchange (so it makes no pilot of a user, and no u
 changes nothing in *About*, and never gives what only services may send. The order of rules does not matter. A rule for a site
 is about payloads there, and about nothing else. Services are not concerned by rules.
 
-A refusal names the rule, its reason, and whom to ask. Consumers obey a change within 2 s; RabbitMQ asks again after 5 s at
-most, but for a channel that is busy publishing; a client learns of what is allowed to it with its next login.
+A refusal names the rule, its reason, and whom to ask. Consumers obey a change within 2 s. Whoever has less rights than when he
+logged in is cut off and logs in anew; otherwise RabbitMQ asks again after 5 s at most. A client learns of what is allowed to
+it with its next login.
 """
 
 _LIMITS = """

@@ -15,6 +15,7 @@ from pika import exceptions
 
 from broker.identity import Authority, Credential, parse_certificate
 from broker.login import make_assertion
+from broker.session import Session
 from compose.local.configs import DEPLOYMENT
 from consumers.cut_off import SWEEP_SECONDS
 from producers import Client
@@ -259,16 +260,42 @@ def test_a_client_that_the_store_does_not_know_is_cut_by_the_sweep(place, peers)
 
 
 def test_a_rule_that_forbids_acts_on_an_open_session(place, operator, peers):
-    """What the broker lets through for a moment longer, consumers refuse; a new channel is asked anew."""
-    peer = peers(2)
-    peer.close()
+    """The broker would let a busy channel go on: it is cut, and finds after its new login what it may not."""
+    peer, other = peers(2), peers(1)
     rule = RuleEntry(name="quiet", effect=Effect.DENY, who=f"dn:{peer.identity}", what="pilot.heartbeat.v1")
     change(operator, Operation.ADD, rule)
+    asked = time.monotonic()
     try:
+        assert peer.ended.wait(AT_ONCE), "the connection is still open"
+        assert peer.last - asked < AT_ONCE
+        assert "rights were taken away" in reason_of(peer)
+        assert not other.ended.is_set()
         wait_until(lambda: not may_publish(peer, place), AT_ONCE + 2, "the broker refuses it")
     finally:
         change(operator, Operation.REMOVE, RuleEntry(name="quiet"))
     wait_until(lambda: may_publish(peer, place), AT_ONCE + 2, "the broker lets it again")
+
+
+def test_who_may_not_see_any_more_reads_the_stream_no_longer(place, operator, peers):
+    """A reader is asked for once only: it is cut when a rule takes its sight away."""
+    credential = place.user()
+    identity = parse_certificate(credential.ders[-1]).dn
+    rule = RuleEntry(name="blind", effect=Effect.DENY, who=f"dn:{identity}", what="events.read")
+    with place.session(credential) as session:
+        before = session.welcome
+        wait_until(lambda: session.client in {one.client for one in listed(operator)}, 5, "it is listed")
+        change(operator, Operation.ADD, rule)
+        try:
+            wait_until(lambda: renewed(session, before), AT_ONCE + 10, "it had to log in anew")
+            assert session.welcome.rules
+        finally:
+            change(operator, Operation.REMOVE, RuleEntry(name="blind"))
+
+
+def renewed(session: Session, before: object) -> bool:
+    """Whether another welcome came: the one of a new login."""
+    session.receive(1, 0.1)
+    return session.welcome is not before
 
 
 def may_publish(peer: Peer, place: Deployment) -> bool:

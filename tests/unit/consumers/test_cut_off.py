@@ -23,6 +23,7 @@ from consumers.directory import Directory
 from consumers.gatekeeper import Gatekeeper
 from consumers.store import Store, Transaction
 from consumers.store.sessions import Session
+from schemas.access import AccessRule, Effect
 from schemas.envelope import reply_queue
 from schemas.identity import make_client_id
 from schemas.messages.registrar import Blocked, IdentityBlocked, Policy
@@ -51,10 +52,14 @@ class World:
     forgotten: list[str] = field(default_factory=list)
     audited: list[tuple[str, str, object]] = field(default_factory=list)
     changes: int = 0
+    let_in: dict[str, Principal | None] = field(default_factory=dict)
+    properties: frozenset[str] = frozenset()
+    rules: tuple[AccessRule, ...] = ()
 
     def login(self, sender: Sender, *, kind: str = "user", connections: int = 1) -> str:
         client = sender.cli
         self.users[client] += connections
+        self.let_in[client] = self.principal(sender.identity, sender.group, client)
         self.rows[client] = Session(client, sender.identity, sender.group, f"t-{client}", kind, NOW, NOW)
         return client
 
@@ -70,10 +75,13 @@ class World:
 
     # the directory
     def principal(self, identity: str, group: str, client: str) -> Principal | None:
-        return None if identity in self.blocked else Principal(identity, group)
+        return None if identity in self.blocked else Principal(identity, group, self.properties, rules=self.rules)
 
     def __call__(self, thumbprint: str) -> object | None:
         return None if thumbprint in self.revoked else SimpleNamespace(not_after=self.ends)
+
+    def granted(self, client: str) -> Principal | None:
+        return self.let_in.get(client)
 
     def generation(self) -> tuple[int, int]:
         return self.changes, 0
@@ -190,6 +198,30 @@ def test_the_sweep_finds_who_must_not_be_there(
     [(cut, reason)] = world.closed
     assert cut == client
     assert why in reason
+
+
+def test_who_lost_a_right_is_to_log_in_anew(world: World, cutter: Cutter) -> None:
+    world.properties = frozenset({"NormalUser", "JobMonitor"})
+    client, other = world.login(ADA), world.login(BOB)
+    assert cutter.sweep().clients == 0
+    world.properties = frozenset({"NormalUser", "JobMonitor", "DataManager"})
+    assert cutter.sweep().clients == 0, "more rights are no reason"
+    world.properties = frozenset({"NormalUser", "DataManager"})
+    assert cutter.sweep().clients == 2
+    assert {cut for cut, _ in world.closed} == {client, other}
+    assert "log in anew" in world.closed[0][1]
+    world.login(ADA)
+    assert cutter.sweep().clients == 0
+
+
+def test_a_rule_that_denies_is_a_right_lost(world: World, cutter: Cutter) -> None:
+    world.properties = frozenset({"NormalUser"})
+    world.login(ADA)
+    world.rules = (AccessRule(name="ban", effect=Effect.DENY, who="*", what="job.submit.v1"),)
+    elsewhere = world.login(BOB)
+    world.let_in.pop(elsewhere)
+    world.rules = (*world.rules, AccessRule(name="more", effect=Effect.DENY, who="*", what="*"))
+    assert cutter.sweep().clients == 1, "who was let in elsewhere is another gatekeeper's to look after"
 
 
 def test_a_pilot_that_enrols_has_no_chain_yet(world: World, cutter: Cutter) -> None:
