@@ -138,7 +138,9 @@ def test_no_other_algorithm(name: str, signature: bytes | None) -> None:
     assert refused(sealed(HEADER | {"alg": name}, sign)) == "invalid"
 
 
-@pytest.mark.parametrize("secret", [PUBLIC_PEM, PUBLIC_PEM.strip(), PUBLIC_DER, PUBLIC_POINT])
+@pytest.mark.parametrize(
+    "secret", [PUBLIC_PEM, PUBLIC_PEM.strip(), PUBLIC_DER, PUBLIC_POINT], ids=["pem", "pem's text", "der", "point"]
+)
 @pytest.mark.parametrize("name", ["HS256", "ES256"])
 def test_a_public_key_is_no_secret(secret: bytes, name: str) -> None:
     text = sealed(HEADER | {"alg": name}, lambda data: hmac.new(secret, data, hashlib.sha256).digest())
