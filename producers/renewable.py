@@ -82,6 +82,18 @@ def leave(
     )
 
 
+def take_back(settings: MyProxySettings | None, server: tuple[str, int], user: Credential, trust_dir: Path) -> None:
+    """Have the server forget the long proxy; nothing is renewed any more.
+
+    Raises:
+        PilotageError: as :func:`broker.grid.myproxy.destroy`.
+    """
+    from broker.grid import myproxy
+
+    where = myproxy.Server(server[0], trust_dir, server[1], settings.server if settings is not None else "")
+    myproxy.destroy(where, user, owner_of(user), name=myproxy.CREDENTIAL_NAME)
+
+
 def owner_of(credential: Credential) -> str:
     """Canonical DN of the person, whatever proxies there are below the certificate."""
     from broker.identity import parse_certificate

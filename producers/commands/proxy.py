@@ -200,10 +200,17 @@ def info(
 
 @app.command()
 def destroy(
-    ctx: typer.Context, file: Annotated[Path | None, typer.Argument(help="Proxy file; yours by default.")] = None
+    ctx: typer.Context,
+    file: Annotated[Path | None, typer.Argument(help="Proxy file; yours by default.")] = None,
+    renewable: Annotated[
+        bool, typer.Option("--renewable", help="Take back the long proxy at MyProxy first; needs a valid proxy.")
+    ] = False,
+    myproxy: Annotated[str | None, typer.Option(metavar="HOST[:PORT]", help="MyProxy server; see settings.")] = None,
 ) -> None:
     """Overwrite and remove a proxy."""
     path = credentials.proxy_path(_settings(ctx), file)
+    if renewable or myproxy:
+        _take_back(_settings(ctx), path, myproxy)
     try:
         # O_NOFOLLOW: a link in /tmp may point at another file of ours; that one must not be overwritten.
         handle = os.open(path, os.O_WRONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
@@ -218,6 +225,20 @@ def destroy(
     except OSError as error:
         _fail(f"cannot destroy {path}: {error.strerror}")
     typer.echo(f"Destroyed {path}", err=True)
+
+
+def _take_back(settings: UserSettings, path: Path, server: str | None) -> None:
+    """Have MyProxy forget the long proxy; the file stays if it does not, for another try."""
+    from broker.identity import load_credential
+
+    from ..renewable import parse_server, take_back
+
+    try:
+        where = parse_server(settings.myproxy, server)
+        take_back(settings.myproxy, where, load_credential(path), credentials.ca_directory(settings, None))
+    except PilotageError as error:
+        _fail(str(error))
+    typer.echo(f"{where[0]} keeps no long proxy of yours any more", err=True)
 
 
 def _settings(ctx: typer.Context) -> UserSettings:

@@ -213,7 +213,9 @@ def test_a_silent_server_costs_a_bounded_time(user: GridUser, server: myproxy.Se
 # -- pilotage proxy init --renewable --------------------------------------------------------------------------------
 
 
-def init(user: GridUser, server: MyProxyServer, *words: str, renewer: str | None = None) -> Result:
+def init(
+    user: GridUser, server: MyProxyServer, *words: str, renewer: str | None = None, command: str = "init"
+) -> Result:
     settings = UserSettings(
         ca_dir=user.trust_dir,
         user_cert=user.certificate,
@@ -221,7 +223,7 @@ def init(user: GridUser, server: MyProxyServer, *words: str, renewer: str | None
         proxy_path=user.proxy,
         myproxy=MyProxySettings(server.host, server.port, renewer=server.renewer_dn if renewer is None else renewer),
     )
-    return CliRunner().invoke(app, ["init", *words], obj=settings)
+    return CliRunner().invoke(app, [command, *words], obj=settings)
 
 
 def test_proxy_init_renewable(
@@ -268,6 +270,21 @@ def test_proxy_init_renewable_needs_a_renewer_and_an_rsa_key(
     curved = grid_ca.user(f"Elise Curve {next(NAMES)}", rsa=False)
     result = init(curved, myproxy_server, "--renewable")
     assert "RSA certificates only" in result.output
+
+
+def test_proxy_destroy_renewable_takes_it_back(
+    user: GridUser, server: myproxy.Server, myproxy_server: MyProxyServer
+) -> None:
+    assert init(user, myproxy_server, "--renewable").exit_code == 0
+    short = load_credential(user.proxy)
+    failed = init(user, myproxy_server, "--myproxy", "localhost:1", command="destroy")
+    assert "cannot talk" in failed.output
+    assert user.proxy.exists(), "there must be one for another try"
+    gone = init(user, myproxy_server, "--renewable", command="destroy")
+    assert gone.exit_code == 0, gone.output
+    assert not user.proxy.exists()
+    with pytest.raises(GridRefusedError, match="refused"):
+        renewed(server, myproxy_server.renewer, user, short)
 
 
 def test_the_family_of_errors() -> None:
