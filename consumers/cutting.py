@@ -26,7 +26,7 @@ from .broker_connections import BrokerConnections
 from .directory import Directory
 from .enrolling import KIND as ENROLLING
 from .gatekeeper import CLIENT_ID, Gatekeeper
-from .store import Store, audit, sessions
+from .store import Store, audit, parked, sessions
 from .store.sessions import Session
 
 log = structlog.get_logger(__name__)
@@ -165,6 +165,8 @@ class Cutter:
                 sessions.remove(tx, client, asked)
                 identity = known.identity if known else ""
                 detail: Mapping[str, object] = {"reason": reason, "connections": closed, "by": by}
+                if known is None or self._directory.principal(identity, known.grp, client) is None:
+                    parked.remove_clients(tx, {client})  # it is to be given no job; who may come back keeps its place
                 audit.append(tx, asked, "session.cut", identity=identity, client=client, detail=detail)
         except (TemporaryError, OperationRefusedError) as error:
             log.warning("gatekeeper.not_cut", client=client, reason=str(error)[:300])

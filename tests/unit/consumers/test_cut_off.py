@@ -52,6 +52,7 @@ class World:
     forgotten: list[str] = field(default_factory=list)
     audited: list[tuple[str, str, object]] = field(default_factory=list)
     changes: int = 0
+    unparked: list[str] = field(default_factory=list)
     let_in: dict[str, Principal | None] = field(default_factory=dict)
     properties: frozenset[str] = frozenset()
     rules: tuple[AccessRule, ...] = ()
@@ -113,6 +114,7 @@ def world(monkeypatch: pytest.MonkeyPatch) -> World:
     monkeypatch.setattr(
         module.sessions, "get_many", lambda tx, ids: {one: tx.rows[one] for one in ids if one in tx.rows}
     )
+    monkeypatch.setattr(module.parked, "remove_clients", lambda tx, clients: tx.unparked.extend(clients))
     monkeypatch.setattr(module.sessions, "remove", lambda tx, client, before: tx.rows.pop(client, None))
     monkeypatch.setattr(
         module.audit,
@@ -144,6 +146,16 @@ def test_an_identity_is_cut_with_all_its_clients_and_nobody_else(world: World, c
     assert set(world.rows) == {other}
     assert set(world.users) == {other, "matcher"}
     assert ("session.cut", first, {"reason": "stolen", "connections": 1, "by": OLGA.identity}) in world.audited
+
+
+def test_who_may_not_come_back_waits_for_no_job_any_more(world: World, cutter: Cutter) -> None:
+    pilot = world.login(ADA, kind="pilot")
+    cutter.cut_somebody(ADA.identity, "stolen")
+    assert world.unparked == []
+    world.login(ADA, kind="pilot")
+    world.blocked.add(ADA.identity)
+    cutter.cut_somebody(ADA.identity, "suspended")
+    assert world.unparked == [pilot]
 
 
 def test_one_group_only(world: World, cutter: Cutter) -> None:
