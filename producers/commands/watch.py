@@ -6,11 +6,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from schemas.messages.audit import AuditSealed
 from schemas.messages.event import JobsChanged, MessageRefused, PilotChanged
 from schemas.messages.registrar import IdentityBlocked, RegistryChanged, RegistryStale
 
 from .context import Output, OutputOption, client_of
 from .printing import both, clock, harmless, paint, print_json_line
+from .proxy_facts import in_words
 
 if TYPE_CHECKING:
     from ..watching import Event
@@ -58,6 +60,8 @@ def _lines(event: Event) -> list[str]:
             + harmless("".join(f"  {part}" for part in (c.site and f"at {c.site}", both(c.minor, c.cause)) if part))
             for c in message.changes
         ]
+    if isinstance(message, AuditSealed):
+        return []  # every few seconds, and a witness for machines: --output json shows it
     if isinstance(message, PilotChanged):
         text = f"pilot {message.client}  {message.status}  {message.site}  {message.cause}"
     elif isinstance(message, MessageRefused):
@@ -73,5 +77,5 @@ def _lines(event: Event) -> list[str]:
     elif isinstance(message, RegistryStale):
         text = f"source {message.source}: {message.reason}"
     else:
-        text = f"{event.source}  {event.type}"
+        text = in_words(message) or f"{event.source}  {event.type}"
     return [f"{time}  {harmless(text)}"]
