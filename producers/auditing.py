@@ -7,11 +7,12 @@ directory accepts and whose DN is the auditor's as the gatekeeper names it; no c
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
 import msgspec
 
+from schemas.audit_archive import lines_of, parts_of
 from schemas.audit_check import ChainCheck, SealError
 from schemas.errors import InvalidInputError
 from schemas.messages.audit import (
@@ -31,8 +32,6 @@ from schemas.messages.event import EVENTS
 from schemas.registry import Message
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
     from broker.identity import TrustStore
     from broker.signing import KnownChain
 
@@ -107,6 +106,22 @@ class Audit:
         """
         return check(lambda asked: self._ask(asked, AuditLinks), self._reader(), start=start, heads=heads, told=told)
 
+    def archive(self, write: Callable[[str], object], *, start: int = 1, told: Told = _untold) -> ChainCheck:
+        """Copy the chain as lines, and check it on the way; the entry before ``start`` goes with it, to join copies."""
+        known: set[str] = set()
+
+        def walk(asked: WalkAudit) -> AuditLinks:
+            links = self._ask(asked, AuditLinks)
+            for line in lines_of(links, known):
+                write(line + "\n")
+            return links
+
+        return check(walk, self._reader(), start=start, told=told)
+
+    def verify_archive(self, lines: Iterable[str | bytes]) -> ChainCheck:
+        """Check a copy of the chain, or several in a row; what is wrong stands in ``problems``."""
+        return check_copy(lines, self._reader())
+
     def trail(self, question: TraceAudit) -> AuditTrail:
         """What other tables than the audit know of somebody."""
         return self._ask(question, AuditTrail)
@@ -150,6 +165,26 @@ def check(
         if links.until >= links.last:
             state.finish(links)
             return state
+
+
+def check_copy(lines: Iterable[str | bytes], open_seal: SealReader) -> ChainCheck:
+    """Check a copy of a chain.
+
+    Raises:
+        InvalidInputError: it is none.
+    """
+    state: ChainCheck | None = None
+    last: AuditLinks | None = None
+    for last in parts_of(lines):
+        open_seal.learn(last.signers)
+        if state is None:
+            first = last.entries[0].place if last.entries else last.until + 1
+            state = ChainCheck(open_seal, start=1 if first == 1 else first + 1)
+        state.page(last)
+    if state is None or last is None:
+        raise InvalidInputError("there is nothing in it")
+    state.finish(last)
+    return state
 
 
 class SealReader:

@@ -11,7 +11,7 @@ database put back to an earlier state, with no head noted elsewhere.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
 from .audit import GENESIS, digest
@@ -107,6 +107,7 @@ class ChainCheck:
     _earlier: str | None = None
     _expected: int = 1
     _any_seal: bool = False
+    _latest: AuditEntry | None = None
     _sealed: _Batch = field(default_factory=_Batch)
     _met: set[str] = field(default_factory=set)
 
@@ -126,6 +127,9 @@ class ChainCheck:
         seals = sorted(links.seals, key=lambda seal: seal.last)
         index = 0
         for entry in entries:
+            if entry == self._latest:
+                continue  # copies that follow each other share an entry
+            self._latest = entry
             while index < len(seals) and seals[index].last < entry.place:
                 self._missing(seals[index].last)
                 self._seal(seals[index])
@@ -159,6 +163,18 @@ class ChainCheck:
         if links.unsealed and waited > UNSEALED_SECONDS:
             text = f"{links.unsealed} entries wait to be sealed, the oldest for {waited:.0f} s"
             self._tell(Kind.UNSEALED, 0, text)
+
+    def joined(self, rest: ChainCheck) -> ChainCheck:
+        """This check and that of what follows, as one."""
+        last = rest if rest.last >= self.last and not self.problems else self
+        return replace(
+            rest,
+            problems=[*self.problems, *rest.problems],
+            checked=self.checked + rest.checked,
+            seals=self.seals + rest.seals,
+            last=last.last,
+            head=last.head,
+        )
 
     # -- one by one -----------------------------------------------------------------------------------------------
 
@@ -201,6 +217,8 @@ class ChainCheck:
         self._tell(Kind.CHANGED, entry.place, text, entry.id)
 
     def _seal(self, seal: AuditSeal) -> None:
+        if self._sealed.known and self._any_seal and seal.last <= self._sealed.last:
+            return  # and perhaps its seal
         self._any_seal = True
         try:
             said = self.open_seal(seal)

@@ -73,6 +73,7 @@ def next_unsealed(tx: Reading, limit: int) -> list[Entry]:
     statement = (
         sa.select(unsealed.c.entry, audit.c.id.is_(None), *_texts(tx.dialect))
         .outerjoin_from(unsealed, audit, audit.c.id == unsealed.c.entry)
+        .where(*_is_whole(tx.dialect, unsealed.c.entry))
         .order_by(unsealed.c.entry)
         .limit(limit)
     )
@@ -81,9 +82,8 @@ def next_unsealed(tx: Reading, limit: int) -> list[Entry]:
 
 def newest_seal(tx: Reading) -> Seal | None:
     """The last seal, if there is any."""
-    statement = sa.select(*sql.picked(seals, Seal)).order_by(seals.c.last.desc()).limit(1)
-    row = sql.fetch_one(tx, statement)
-    return None if row is None else Seal(*row)
+    found = _seals(tx, seals.c.last.desc(), limit=1)
+    return found[0] if found else None
 
 
 def extend(tx: Transaction, new: Sequence[Link], seal: Seal, settled: Collection[int]) -> None:
@@ -172,9 +172,15 @@ def walk(tx: Reading, after: int, until: int) -> list[Entry]:
 
 def seals_between(tx: Reading, after: int, until: int) -> list[Seal]:
     """The seals whose last place lies after one place and not after another."""
+    return _seals(tx, seals.c.last, seals.c.last > after, seals.c.last <= until)
+
+
+def _seals(
+    tx: Reading, order: sa.ColumnElement[Any], *conditions: sa.ColumnElement[bool], limit: int | None = None
+) -> list[Seal]:
     c, dialect = seals.c, tx.dialect
     columns = (c.last, _text(dialect, c.thumbprint), _text(dialect, c.payload), _text(dialect, c.jws))
-    statement = sa.select(*columns).where(c.last > after, c.last <= until, *_is_whole(dialect, c.last)).order_by(c.last)
+    statement = sa.select(*columns).where(*conditions, *_is_whole(dialect, c.last)).order_by(order).limit(limit)
     rows = sql.fetch(tx, statement)
     return [Seal(row[0], _shown(row[1]), _shown(row[2]).encode(), _shown(row[3])) for row in rows]
 

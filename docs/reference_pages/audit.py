@@ -60,6 +60,12 @@ are kept with the seals. The same message goes out as an event.
 these keys in this order. A line that was not reformatted has all that its hash is made of.
 """
 
+_COPY = """
+`pilotage audit export` writes the same lines by place, and between them two other kinds:
+`{"v":1,"signer":THUMBPRINT,"chain":PEM}`, a certificate chain of the auditor before its first seal, and
+`{"v":1,"seal":PLACE,"payload":TEXT,"jws":TEXT}`, a seal behind the last entry that it seals.
+"""
+
 _FINDINGS = """
 ## What a check finds
 
@@ -83,6 +89,7 @@ def render() -> str:
             table(
                 ("Key", "Holds"), ((f"`{field}`", prose(attributes.get(field, ""))) for field in Line.__struct_fields__)
             ),
+            _COPY,
             _FINDINGS,
             table(("Kind", "Means"), ((f"{kind.value}", prose(kinds.get(kind.name, ""))) for kind in Kind)),
             f"\nEntries that wait for their place for more than {UNSEALED_SECONDS:.0f} s are a finding, too.\n",

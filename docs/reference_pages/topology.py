@@ -44,7 +44,7 @@ RabbitMQ asks the gatekeeper at each first use of an exchange or queue, and for 
 | May | What |
 | --- | --- |
 | write | the exchanges through which its group may send something, and there only the names that it may send ([table](authorization.md)) |
-| read | its own reply queue; the stream `monitoring` with the property `JobMonitor` or `Operator` |
+| read | its own reply queue; the stream `monitoring` with the property `JobMonitor`, `Operator` or `Auditor` |
 | configure | nothing |
 """
 

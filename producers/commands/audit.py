@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import datetime as dt
+import os
 import re
+from contextlib import ExitStack
 from enum import StrEnum
+from itertools import chain
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -88,6 +92,10 @@ def verify(
     stream: Annotated[
         bool, typer.Option(help="Compare with the heads that the monitoring stream tells of, too.")
     ] = True,
+    archive: Annotated[
+        list[Path] | None,
+        typer.Option(help="A copy of 'audit export': checked first, then what came since; several in order."),
+    ] = None,
     output: OutputOption = Output.TABLE,
 ) -> None:
     """Verify the audit's chain: every hash and every seal, computed here.
@@ -97,8 +105,41 @@ def verify(
     heads = dict(_head(text) for text in expect_head or ())
     with client_of(ctx) as wire, progress_bar("places", shown=output is Output.TABLE) as told:
         witnesses = wire.audit.told_heads() if stream else {}
-        result = wire.audit.verify(start=start, heads={**witnesses, **heads}, told=told)
+        if archive:
+            with ExitStack() as files:
+                copy = wire.audit.verify_archive(
+                    chain.from_iterable(files.enter_context(path.open("rb")) for path in archive)
+                )
+            heads |= {copy.head: copy.last} if copy.last else {}
+            # What stands before the copy is not checked by it.
+            begin = max(1, copy.last) if copy.start == 1 else 1
+            rest = wire.audit.verify(start=begin, heads={**witnesses, **heads}, told=told)
+            result = copy.joined(rest)
+        else:
+            result = wire.audit.verify(start=start, heads={**witnesses, **heads}, told=told)
     print_check(result, len(witnesses), stream, output)
+    if result.problems:
+        raise typer.Exit(ExitCode.NO)
+
+
+@app.command()
+def export(
+    ctx: typer.Context,
+    file: Annotated[Path, typer.Argument(help="New file; only you may read it.")],
+    start: Annotated[
+        int, typer.Option("--from", min=1, max=2**53, help="First place: one more than the last of an earlier copy.")
+    ] = 1,
+    output: OutputOption = Output.TABLE,
+) -> None:
+    """Copy the audit's chain into a file, entries and seals, and verify it on the way.
+
+    Ends with 1 if anything is wrong with the chain; the copy has it as it is.
+    """
+    with client_of(ctx) as wire, progress_bar("places", shown=output is Output.TABLE) as told:
+        descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
+            result = wire.audit.archive(stream.write, start=start, told=told)
+    print_check(result, 0, False, output)
     if result.problems:
         raise typer.Exit(ExitCode.NO)
 
@@ -115,8 +156,8 @@ def trace(
 ) -> None:
     """Show everything that a credential did, and where its proxies are.
 
-    For incidents: logins, submissions, commands on jobs, proxies that were delegated, which pilots got some of them, and
-    until when.
+    For incidents: logins, submissions, commands on jobs, proxies that were delegated, and which pilots got some of
+    them, until when.
     """
     from ..tracing import trace as search
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import base64
 import json
+import stat
 import time
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -16,6 +18,7 @@ from typer.testing import CliRunner
 from broker.identity import create_proxy, thumbprint
 from broker.signing import Signer, Verified
 from producers.commands import audit as command
+from producers.commands import watch
 from producers.commands.exit_codes import ExitCode
 from producers.errors import NotFoundError
 from schemas.audit import GENESIS, digest, from_line
@@ -187,6 +190,79 @@ class TestVerify:
         assert run("verify", "--no-stream").out.splitlines()[-1] == "The chain is empty."
 
 
+class TestCopies:
+    def test_a_copy_is_checked_first_and_then_what_came_since(
+        self, deployment: FakeDeployment, run: Callable[..., Result], tmp_path: Path
+    ) -> None:
+        chain = Chain(deployment)
+        chain.seal(4)
+        chain.seal(5)
+        one, two = tmp_path / "one.jsonl", tmp_path / "two.jsonl"
+        assert run("export", str(one)).code == 0
+        assert stat.S_IMODE(one.stat().st_mode) == 0o600
+        assert len(one.read_text().splitlines()) == 9 + 2 + 1
+        with pytest.raises(FileExistsError):
+            run("export", str(one))
+        chain.seal(3)
+        deployment.sent.clear()
+        document = json.loads(run("verify", "--no-stream", "--archive", str(one), "-o", "json").out)
+        assert (document["ok"], document["last"]) == (True, 12)
+        assert deployment.sent[0] == WalkAudit(after=7), "only what came since is asked for"
+        assert run("export", str(two), "--from", "10").code == 0
+        assert from_line(two.read_text().splitlines()[1]).place == 9, "the one before goes with it"
+        both = ["--archive", str(one), "--archive", str(two)]
+        document = json.loads(run("verify", "--no-stream", *both, "-o", "json").out)
+        assert (document["ok"], document["last"], document["seals"]) == (True, 12, 4)
+
+    def test_a_chain_that_is_not_the_copys_is_found(
+        self, deployment: FakeDeployment, run: Callable[..., Result], tmp_path: Path
+    ) -> None:
+        chain = Chain(deployment)
+        chain.seal(4)
+        copy = tmp_path / "copy.jsonl"
+        run("export", str(copy))
+        del chain.entries[2:], chain.seals[:]
+        chain.seal(0)
+        chain.seals[-1] = msgspec.structs.replace(chain.seals[-1], last=2)
+        result = run("verify", "--no-stream", "--archive", str(copy))
+        assert result.code == ExitCode.NO
+        assert "cut off" in result.out
+
+    @pytest.mark.parametrize("line", range(8))
+    def test_a_copy_that_was_changed_is_found(
+        self, deployment: FakeDeployment, run: Callable[..., Result], tmp_path: Path, line: int
+    ) -> None:
+        chain = Chain(deployment)
+        chain.seal(3)
+        chain.seal(2)
+        copy = tmp_path / "copy.jsonl"
+        assert run("export", str(copy)).code == 0
+        lines = copy.read_text().splitlines()
+        assert len(lines) == 8
+        copy.write_text("\n".join(lines[:line] + lines[line + 1 :]) + "\n")
+        deployment.sent.clear()
+        result = run("verify", "--no-stream", "--archive", str(copy))
+        if line == 1:  # as good as a copy from place 3 on: what stands before is checked at the server
+            assert deployment.sent[0] == WalkAudit(after=0)
+            assert result.code == 0
+        else:
+            assert result.code == ExitCode.NO
+
+    def test_what_is_no_copy_says_which_line(
+        self, deployment: FakeDeployment, run: Callable[..., Result], tmp_path: Path
+    ) -> None:
+        Chain(deployment).seal(2)
+        copy = tmp_path / "copy.jsonl"
+        run("export", str(copy))
+        with copy.open("a") as file:
+            file.write("{}\n")
+        with pytest.raises(InvalidInputError, match="line 5: no line of an audit"):
+            run("verify", "--archive", str(copy))
+        copy.write_text("")
+        with pytest.raises(InvalidInputError, match="nothing in it"):
+            run("verify", "--archive", str(copy))
+
+
 class TestList:
     def test_filters_pages_and_outputs(self, deployment: FakeDeployment, run: Callable[..., Result]) -> None:
         found = [entry(9, place=3, hash="ab" * 32, detail='{"group":"g","n":1}'), entry(8, identity="", client="x.1")]
@@ -303,3 +379,12 @@ class TestTrace:
         assert lines[-2].startswith("60m left") or lines[-2].startswith("1h left")
         assert lines[-1].startswith("ended")
         assert run("trace", USER, "-o", "quiet").out == "".join(f"{number}\n" for number in range(1, 8))
+
+
+def test_who_watches_is_not_shown_each_seal(deployment: FakeDeployment) -> None:
+    said = AuditSealed(first=1, last=2, previous="", head="ab" * 32, time=NOW, epoch=1)
+    for output, expected in (("table", ""), ("json", "audit.sealed.v1")):
+        deployment.happen(said, 1, service="auditor")
+        words = ["--since", "first", "--until-now", "-o", output]
+        result = CliRunner().invoke(watch.app, words, obj=deployment.settings)
+        assert (expected in result.stdout) if expected else not result.stdout
