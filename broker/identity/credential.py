@@ -35,11 +35,7 @@ if TYPE_CHECKING:
 # A key of 16 KiB PEM would be RSA of 20000 bits; with the chain this bounds what we read of a file.
 MAX_FILE_BYTES = MAX_CHAIN_BYTES + 16 * 1024
 
-# A block ends at the next dashes, whatever they begin: nothing is looked through twice. No possessive
-# quantifiers: those of Python before 3.11.5 find nothing here (gh-106052).
-_KEY_BLOCK = re.compile(
-    rb"-----BEGIN (?P<kind>(?:RSA |EC |ENCRYPTED )?PRIVATE KEY)-----(?:[^-]|-(?!----))+-----END (?P=kind)-----"
-)
+_KEY_BEGIN = re.compile(rb"-----BEGIN ((?:RSA |EC |ENCRYPTED )?PRIVATE KEY)-----")
 
 
 class PasswordNeededError(CredentialError):
@@ -91,11 +87,11 @@ def load_private_key(data: bytes, password: str | None = None) -> PrivateKey:
         PasswordNeededError: it is protected and the password is missing or wrong.
         CredentialError: no key, several keys, malformed, weak, or of another kind.
     """
-    blocks = list(_KEY_BLOCK.finditer(data))
-    if len(blocks) != 1:
-        raise CredentialError("no private key found" if not blocks else "more than one private key found")
-    block = blocks[0][0]
-    encrypted = blocks[0]["kind"].startswith(b"ENCRYPTED") or b"Proc-Type: 4,ENCRYPTED" in block
+    spans = _key_spans(data)
+    if len(spans) != 1:
+        raise CredentialError("no private key found" if not spans else "more than one private key found")
+    block = data[slice(*spans[0])]
+    encrypted = block.startswith(b"-----BEGIN ENCRYPTED") or b"Proc-Type: 4,ENCRYPTED" in block
     if encrypted and password is None:
         raise PasswordNeededError("the private key is protected by a password")
     try:
@@ -187,8 +183,23 @@ def _content(source: Path | str | bytes, *, secret: bool) -> bytes:
     return data
 
 
+def _key_spans(data: bytes) -> list[tuple[int, int]]:
+    """Where the private keys of PEM text begin and end; a block ends at the next dashes, whatever they begin."""
+    spans = []
+    for begin in _KEY_BEGIN.finditer(data):
+        closing = b"-----END " + begin[1] + b"-----"
+        end = data.find(b"-----", begin.end())
+        if end > begin.end() and data.startswith(closing, end):
+            spans.append((begin.start(), end + len(closing)))
+    return spans
+
+
 def _without_keys(data: bytes) -> bytes:
-    return _KEY_BLOCK.sub(b"", data)
+    kept, position = [], 0
+    for begin, end in _key_spans(data):
+        kept.append(data[position:begin])
+        position = end
+    return b"".join([*kept, data[position:]])
 
 
 def _from_leaf(leaf: Certificate, certificates: Sequence[Certificate]) -> list[Certificate]:

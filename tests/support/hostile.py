@@ -47,19 +47,27 @@ def calmly(
         base: bytes of memory whatever the input.
         reason: characters of an error's reason, at most.
     """
+    result, peak = _measured(parse, allowed)
+    allowance = factor * size + base
+    if peak > allowance:
+        # What fills a cache or is imported at the first call is not this input's; nor what another thread made.
+        result, peak = _measured(parse, allowed)
+    if isinstance(result, PilotageError):
+        assert 0 < len(str(result)) <= reason, "no reason, or one that nobody reads"
+    assert peak <= allowance, f"{peak} bytes of memory for {size} bytes of input"
+    return result
+
+
+def _measured(parse: Callable[[], T], allowed: tuple[type[PilotageError], ...]) -> tuple[T | PilotageError, int]:
     tracemalloc.start()
     try:
         try:
             result: T | PilotageError = parse()
         except allowed as error:
             result = error
-        _, peak = tracemalloc.get_traced_memory()
+        return result, tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
-    if isinstance(result, PilotageError):
-        assert 0 < len(str(result)) <= reason, "no reason, or one that nobody reads"
-    assert peak <= factor * size + base, f"{peak} bytes of memory for {size} bytes of input"
-    return result
 
 
 def assert_in_step(run: Callable[[bytes], object], make: Callable[[int], bytes], limit: int) -> None:
