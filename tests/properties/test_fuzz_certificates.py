@@ -86,7 +86,7 @@ def voms(pki: Pki, tmp_path_factory: pytest.TempPathFactory) -> Voms:
 
 
 @given(damaged_der(certificates()))
-@effort(400)
+@effort(250)
 def test_certificates(data: bytes) -> None:
     found = calmly(lambda: parse_certificate(data), len(data), IdentityError)
     if not isinstance(found, IdentityError):
@@ -111,7 +111,7 @@ def test_random_bytes(data: bytes) -> None:
 
 
 @given(st.sampled_from(range(len(chains()))), st.data())
-@effort(300)
+@effort(200)
 def test_chains(trust: TrustStore, vomsdir: VomsDir, which: int, data: st.DataObject) -> None:
     """One damaged certificate in a real chain; where the whole stands nonetheless, it is the same person's."""
     chain = chains()[which]
@@ -123,7 +123,7 @@ def test_chains(trust: TrustStore, vomsdir: VomsDir, which: int, data: st.DataOb
 
 
 @given(st.data())
-@effort(150)
+@effort(100)
 def test_attribute_certificates(pki: Pki, voms: Voms, data: st.DataObject) -> None:
     """The extension as a whole, inside a proxy that is otherwise sound: the attributes are lost, not the identity."""
     sound = with_acs(make_ac(voms))[0].public_bytes()
@@ -222,7 +222,7 @@ def lists() -> list[bytes]:
 
 
 @given(damaged_der(lists()))
-@effort(150)
+@effort(100)
 def test_revocation_lists(folder: Path, data: bytes) -> None:
     """A damaged list in the directory is left out, or it is not its authority's: nobody is let in by it."""
     (folder / "c09eff3a.r0").write_bytes(data)

@@ -73,7 +73,7 @@ def test_the_examples_themselves_open() -> None:
 
 
 @given(st.sampled_from(sorted(golden())), st.data())
-@effort(400)
+@effort(250)
 def test_a_changed_header_without_a_new_signature_is_refused(name: str, data: st.DataObject) -> None:
     jws, payload = golden()[name]
     changed = f"{b64url(data.draw(damaged_json([header_of(jws)])))}..{jws.partition('..')[2]}"
@@ -83,7 +83,7 @@ def test_a_changed_header_without_a_new_signature_is_refused(name: str, data: st
 
 
 @given(st.sampled_from(sorted(golden())), st.data())
-@effort(400)
+@effort(250)
 def test_a_changed_header_that_is_signed_is_understood_or_refused(name: str, data: st.DataObject) -> None:
     jws, payload = golden()[name]
     protected = b64url(data.draw(damaged_json([header_of(jws)])))
@@ -161,7 +161,7 @@ def sealed(credential: Credential, header: bytes, claims: bytes) -> str:
 
 
 @given(seeds, st.integers(0, 1))
-@effort(300)
+@effort(150)
 def test_changed_assertions_that_are_signed(pki: Pki, ada: Credential, seed: int, part: int) -> None:
     parts = parts_of(ada)
     parts[part] = mutate_json(parts[part], random.Random(seed))
@@ -174,7 +174,7 @@ def test_changed_assertions_that_are_signed(pki: Pki, ada: Credential, seed: int
 
 
 @given(st.data())
-@effort(200)
+@effort(120)
 def test_damaged_certificates_in_assertions(pki: Pki, ada: Credential, data: st.DataObject) -> None:
     header, claims = parts_of(ada)
     fields = json.loads(header)

@@ -50,7 +50,7 @@ SUBJECT = "/DC=org/DC=gridspike/OU=People/CN=Alice Example/CN=12345"
         POLICIES, ["access_id_CA", "pos_rights", "cond_subjects", "globus", "'\"", "*", "?", "#", "\\", "*" * 300]
     )
 )
-@effort(400)
+@effort(150)
 def test_signing_policies(text: str) -> None:
     text = text[:MAX_POLICY_BYTES]
     found = calmly(lambda: parse_signing_policy(text), len(text), factor=PATTERNS)
@@ -124,7 +124,7 @@ MARKS = [
 
 
 @given(damaged_bytes(pems(), MARKS))
-@effort(300)
+@effort(150)
 def test_pem(data: bytes) -> None:
     calmly(lambda: split_chain(data), len(data), IdentityError)
     calmly(lambda: load_private_key(data), len(data), CredentialError)
@@ -132,7 +132,7 @@ def test_pem(data: bytes) -> None:
 
 
 @given(st.data())
-@effort(200)
+@effort(100)
 def test_credentials(pki: Pki, data: st.DataObject) -> None:
     sound = proxy(pki.user).to_pem()
     damaged = data.draw(damaged_bytes([sound], MARKS))
@@ -172,7 +172,7 @@ def read_user(path: Path) -> object:
 
 
 @given(st.data())
-@effort(200)
+@effort(120)
 def test_settings(written: Layout, folder: Path, data: st.DataObject) -> None:
     readers: list[tuple[Path, Any]] = [
         (written.server_config, server_settings.load),
@@ -207,7 +207,7 @@ sites = ["Site.Example.org"]
 
 
 @given(damaged_bytes([REGISTRY], WORDS))
-@effort(200)
+@effort(120)
 def test_the_registrys_file(data: bytes) -> None:
     data = data[:MAX_SETTINGS]
 

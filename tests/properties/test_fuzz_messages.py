@@ -73,14 +73,14 @@ TOKENS = [
 
 
 @given(damaged_bytes(samples(), TOKENS))
-@effort(400)
+@effort(150)
 def test_job_descriptions(text: bytes) -> None:
     found = calmly(lambda: check(text), len(text), factor=JDL_MEMORY, base=JDL_BASE)
     assert bool(found.jobs) != bool(found.errors)  # type: ignore[union-attr]  # no error is allowed to come out
 
 
 @given(st.sampled_from(TOKENS), st.integers(0, 65_536))
-@effort(60)
+@effort(30)
 def test_descriptions_full_of_one_thing(token: bytes, size: int) -> None:
     text = b"Executable = x; Arguments = " + token * (size // len(token))
     calmly(lambda: check(text), len(text), factor=JDL_MEMORY, base=JDL_BASE)

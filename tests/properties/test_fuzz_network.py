@@ -107,7 +107,7 @@ def make_certificate() -> bytes:
 
 @pytest.mark.parametrize("command", ["get", "renew", "put", "info", "destroy"])
 @given(data=damaged_bytes(answers(), MYPROXY_WORDS), pieces=st.sampled_from([1, 2, 50]))
-@effort(100)
+@effort(60)
 def test_myproxy(command: str, data: bytes, pieces: int) -> None:
     me = Credential(KEY, (make_certificate(),))
     server: Any = None
@@ -155,7 +155,7 @@ def voms_answers(ac: bytes) -> list[bytes]:
 
 
 @given(data=st.data())
-@effort(250)
+@effort(120)
 def test_voms_servers(voms: Voms, data: st.DataObject) -> None:
     ac = make_ac(voms)
     sample = data.draw(st.sampled_from(voms_answers(data.draw(st.just(ac) | damaged_der([ac])))))
@@ -196,7 +196,7 @@ GROUPS = b"""{"totalResults":1,"Resources":[{"id":"g1","displayName":"lhcb/produ
 
 
 @given(damaged_json([USERS]), damaged_json([GROUPS]))
-@effort(300)
+@effort(120)
 def test_iam(users: bytes, groups: bytes) -> None:
     def read() -> object:
         found: list[list[Any]] = []
@@ -287,7 +287,7 @@ def application() -> str:
 
 
 @given(seeds, st.integers(0, 1))
-@effort(300)
+@effort(150)
 def test_changed_enrolments_that_are_signed(seed: int, part: int) -> None:
     parts = [unb64url(item) for item in application().split(".")[:2]]
     parts[part] = mutate_json(parts[part], random.Random(seed))
