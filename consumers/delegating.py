@@ -22,6 +22,7 @@ from broker.identity import (
     new_key,
     pem_chain,
     split_chain,
+    thumbprint,
 )
 from broker.identity.keys import public_bytes
 from broker.subscriber import Admitted
@@ -129,6 +130,7 @@ class Delegating:
             "kept_until": until,
             "own": own,
             "thumbprint": chain.thumbprint_b64url,
+            "parent": thumbprint(chain.ders[1]) if len(chain.ders) > 1 else "",
         }
         audit.append(batch.tx, batch.now, "proxy.stored", identity=identity, client=message.client, detail=detail)
         batch.answer(message, DelegationStored(not_after=until))

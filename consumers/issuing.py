@@ -223,7 +223,7 @@ class Issuing:
             # Without the traceback: it could quote what was read.
             log.error("proxy.key_unreadable", owner=proxy.dn, group=proxy.grp)  # noqa: TRY400
             raise _NotIssuedError("the repository cannot read the owner's proxy; he must delegate a new one") from None
-        leaf = split_chain(pem)[0]
+        leaf, parent, *_ = split_chain(pem)
         certificate = parse_certificate(leaf)
         end = certificate.x509.not_valid_after_utc.timestamp()
         mark = thumbprint(leaf)
@@ -232,6 +232,7 @@ class Issuing:
             "seconds": round(end - now),
             "serial": f"{certificate.serial:x}",
             "thumbprint": mark,
+            "parent": thumbprint(parent),
             "own": isinstance(proxy, SubmissionProxy),
             "again": order.asked is not None,
         }

@@ -30,6 +30,7 @@ from broker.identity import (
     load_private_key,
     pem_chain,
     split_chain,
+    thumbprint,
 )
 from schemas.errors import InvalidInputError, PilotageError
 from schemas.identity import Fqan
@@ -188,7 +189,11 @@ class Renewing:
         what = result.what if renewed or result.new is None else ATTRIBUTE
         reason = "" if renewed else result.trouble[:1000]
         event = f"proxy.{'renewed' if what == PROXY else 'attributed'}" if renewed else f"proxy.{what}-failed"
-        detail = {"group": result.old.grp, "not_after": not_after, **({"reason": reason} if reason else {})}
+        detail: dict[str, object] = {"group": result.old.grp, "not_after": not_after}
+        if reason:
+            detail["reason"] = reason
+        if renewed and result.new is not None:
+            detail |= {"thumbprint": _mark(result.new.chain), "previous": _mark(result.old.chain)}
         audit.append(batch.tx, batch.now, event, identity=result.old.dn, detail=detail)
         fact = ProxyRenewal(
             time=batch.now,
@@ -327,3 +332,8 @@ def _attribute_end(chain: VerifiedChain, fqan: str) -> float | None:
     """When the last valid attribute certificate that names an FQAN ends; None if there is none."""
     ends = [ac.not_after.timestamp() for ac in chain.acs if ac.valid and ac.not_after and has_attribute(ac.fqans, fqan)]
     return max(ends, default=None)
+
+
+def _mark(chain: str) -> str:
+    """Thumbprint of a kept proxy's own certificate."""
+    return thumbprint(split_chain(chain)[0])

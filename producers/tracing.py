@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 MAX_ENTRIES = 100_000
 """Entries of one time line; the newest are kept."""
 
+DELEGATED = frozenset({"proxy.stored", "proxy.renewed", "proxy.attributed"})
+"""Events after which the repository has another proxy."""
+
 HEX = re.compile(r"(?:[0-9A-Fa-f]{2}:?){31}[0-9A-Fa-f]{2}")
 """A SHA-256 as `openssl x509 -fingerprint -sha256` prints it."""
 
@@ -161,14 +164,22 @@ def _owner(audit: Audit, subject: str) -> tuple[str, frozenset[str]]:
 def _narrowed(
     entries: Iterable[AuditEntry], identity: str, subject: str, clients: Collection[str]
 ) -> Iterator[AuditEntry]:
-    """What these clients did, and what was done with what they delegated."""
+    """What these clients did, and what was done with the proxies that they delegated, whatever became of those."""
+    marks = {subject}
     delegated = False
     for entry in entries:
-        if entry.client in clients or subject in facts_of(entry).values():
-            delegated = delegated or entry.event == "proxy.stored"
-            yield entry
-        elif delegated and entry.identity == identity and entry.event.startswith("proxy."):
-            yield entry
+        facts = facts_of(entry)
+        mine = entry.client in clients or subject in facts.values()
+        if not mine and entry.identity == identity and entry.event.startswith("proxy."):
+            origin = facts.get("parent") or facts.get("previous")
+            # What releases before this one wrote names no origin: after a delegation it may be of it.
+            mine = origin in marks if origin else delegated
+        if not mine:
+            continue
+        if entry.event in DELEGATED:
+            delegated = True
+            marks.add(str(facts.get("thumbprint", "")))
+        yield entry
 
 
 def _is_of(client: str, identity: str) -> bool:

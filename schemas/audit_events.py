@@ -36,6 +36,12 @@ _REASON = {"reason": "why"}
 _ATTEMPT = {"job": "job", "attempt": "its attempt"}
 _ENROLMENT = {"enrolment": "the enrolment's id", "site": "its site"}
 _CERTIFIED = {**_ENROLMENT, "not_after": "end of the certificate", "ends": "end of the pilot's life"}
+_RENEWED = {
+    **_GROUP,
+    "not_after": "its end",
+    "thumbprint": "of the proxy",
+    "previous": "of the one whose place it takes",
+}
 _UNRECORDED = {"unrecorded": "how many more there were in the minute before, beyond the quota"}
 
 EVENTS: Mapping[str, AuditEvent] = {
@@ -118,6 +124,7 @@ EVENTS: Mapping[str, AuditEvent] = {
             "kept_until": "end of what is kept now",
             "own": "for one submission only",
             "thumbprint": "of the proxy",
+            "parent": "thumbprint of the certificate that signed it: the user's proxy, as a rule",
         },
     ),
     "delegation.refused": AuditEvent("A delegated proxy was refused.", "the sender's", {**_GROUP, **_REASON}),
@@ -131,6 +138,7 @@ EVENTS: Mapping[str, AuditEvent] = {
             "seconds": "its life",
             "serial": "of its certificate, hexadecimal",
             "thumbprint": "of its certificate",
+            "parent": "thumbprint of the stored proxy that signed it",
             "own": "from the submission's own proxy",
             "again": "the pilot asked anew, for a job that runs",
         },
@@ -143,10 +151,8 @@ EVENTS: Mapping[str, AuditEvent] = {
         "the owner's, if it is about one",
         {"about": "`pilot` or `owner`", "issues": "how many"},
     ),
-    "proxy.renewed": AuditEvent("A stored proxy was renewed.", "its owner's", {**_GROUP, "not_after": "its end"}),
-    "proxy.attributed": AuditEvent(
-        "A stored proxy was given VOMS attributes.", "its owner's", {**_GROUP, "not_after": "its end"}
-    ),
+    "proxy.renewed": AuditEvent("A stored proxy was renewed.", "its owner's", _RENEWED),
+    "proxy.attributed": AuditEvent("A stored proxy was given VOMS attributes.", "its owner's", _RENEWED),
     "proxy.proxy-failed": AuditEvent(
         "A stored proxy could not be renewed.", "its owner's", {**_GROUP, "not_after": "its end", **_REASON}
     ),

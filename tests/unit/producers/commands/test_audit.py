@@ -310,9 +310,13 @@ class TestTrace:
             said(2, "login", "u.2", thumbprint="print2"),
             said(3, "job.commanded", "u.2", jobs="1", command="job.kill.v1"),
             said(4, "proxy.stored", "u.1", thumbprint="proxy1"),
-            said(5, "proxy.issued", "p.1", job=7, group="g", not_after=NOW + 3600, serial="beef", thumbprint="issued1"),
+            said(5, "proxy.issued", "p.1", job=7, group="g", not_after=NOW + 4000, serial="beef", thumbprint="issued1"),
             said(6, "proxy.issued", "p.1", job=8, group="g", not_after=NOW - 3600, serial="cafe", thumbprint="issued2"),
             said(7, "job.commanded", "u.1", jobs="7", command="job.kill.v1"),
+            said(8, "proxy.stored", "u.2", thumbprint="proxy2", parent="print2"),
+            said(9, "proxy.renewed", "", thumbprint="proxy3", previous="proxy2"),
+            said(10, "proxy.issued", "p.1", job=9, not_after=NOW + 9000, thumbprint="issued3", parent="proxy3"),
+            said(11, "proxy.issued", "p.1", job=9, not_after=NOW + 9000, thumbprint="issued4", parent="proxy1"),
         ]
 
     @pytest.fixture(autouse=True)
@@ -345,8 +349,9 @@ class TestTrace:
         found = self.traced(run, USER)
         whats = [step["what"] for step in found["steps"]]
         assert whats == ["login", "login", "job.commanded", "proxy.stored", "proxy.issued", "proxy.issued",
-                         "job.commanded", "job.submitted"]  # fmt: skip
-        assert [(one["job"], one["site"], one["serial"]) for one in found["given"]] == [(7, "S1", "beef"),
+                         "job.commanded", "proxy.stored", "proxy.renewed", "proxy.issued", "job.submitted",
+                         "proxy.issued"]  # fmt: skip
+        assert [(one["job"], one["site"], one["serial"]) for one in found["given"][:2]] == [(7, "S1", "beef"),
                                                                                         (8, "S1", "cafe")]  # fmt: skip
         assert set(deployment.sent[-1].clients) == {"p.1"}  # type: ignore[attr-defined]  # a TraceAudit
 
@@ -355,13 +360,13 @@ class TestTrace:
         assert found["identity"] == USER
         assert found["clients"] == ["u.1"]
         entries = [step["entry"] for step in found["steps"] if step["entry"]]
-        assert entries == [1, 4, 5, 6, 7], "not what the other login did"
+        assert entries == [1, 4, 5, 6, 7, 11], "not what the other login did"
         assert [one["first"] for one in found["trail"]["submissions"]] == [7]
 
-    def test_a_login_that_delegated_nothing(self, run: Callable[..., Result]) -> None:
+    def test_what_became_of_a_delegated_proxy_is_followed(self, run: Callable[..., Result]) -> None:
         found = self.traced(run, "print2")
-        assert [step["entry"] for step in found["steps"]] == [2, 3]
-        assert not found["given"]
+        assert [step["entry"] for step in found["steps"] if step["entry"]] == [2, 3, 8, 9, 10]
+        assert [one["thumbprint"] for one in found["given"]] == ["issued3"]
 
     def test_a_pilots_own_proxy_by_serial_and_by_fingerprint(self, run: Callable[..., Result]) -> None:
         assert self.traced(run, "beef")["identity"] == USER
@@ -374,11 +379,10 @@ class TestTrace:
         lines = run("trace", USER).out.splitlines()
         assert lines[0] == f"Identity:  {USER}"
         assert "Kept:      a proxy of group g, 2h left" in lines
-        assert "Proxies of theirs that pilots got: 2, of which 1 can still be used." in lines
+        assert "Proxies of theirs that pilots got: 4, of which 3 can still be used." in lines
         assert max(map(len, lines)) <= 80
-        assert lines[-2].startswith("60m left") or lines[-2].startswith("1h left")
-        assert lines[-1].startswith("ended")
-        assert run("trace", USER, "-o", "quiet").out == "".join(f"{number}\n" for number in range(1, 8))
+        assert [line.split()[0] for line in lines[-4:]] == ["1h", "ended", "2h", "2h"]
+        assert run("trace", USER, "-o", "quiet").out == "".join(f"{number}\n" for number in range(1, 12))
 
 
 def test_who_watches_is_not_shown_each_seal(deployment: FakeDeployment) -> None:
