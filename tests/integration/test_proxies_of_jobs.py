@@ -20,7 +20,7 @@ from tests.support.wait import wait_until
 
 pytestmark = pytest.mark.integration
 
-ISSUED = 12.0
+ISSUED = 24.0
 """Seconds that a pilot's proxy lives here: a payload of twice that needs a second one."""
 
 
@@ -59,7 +59,7 @@ WATCH = """
 first=$(openssl x509 -in $X509_USER_PROXY -noout -serial -enddate -checkend 0 | tr '\\n' ' ')
 echo "first $first"
 n=0
-while [ $n -lt 400 ]; do
+while [ $n -lt 900 ]; do
   if ! openssl x509 -in $X509_USER_PROXY -noout -checkend 0 > /dev/null; then echo "EXPIRED after $n"; exit 3; fi
   openssl pkey -in $X509_USER_PROXY -noout || { echo "BROKEN after $n"; exit 4; }
   now=$(openssl x509 -in $X509_USER_PROXY -noout -serial -enddate -checkend 0 | tr '\\n' ' ')
@@ -78,7 +78,7 @@ exit 5
 
 def test_a_running_job_gets_a_new_proxy_before_the_old_one_ends(client: Client, tmp_path: Path) -> None:
     submission = client.submit([described(tmp_path, WATCH)])
-    statuses = client.wait(submission.ids, timeout=90)
+    statuses = client.wait(submission.ids, timeout=150)
     text = output(client, submission.first, tmp_path / "out")
     assert statuses[submission.first] is JobStatus.DONE, text
     assert "second" in text
