@@ -21,6 +21,8 @@ PublicKey = rsa.RSAPublicKey | ec.EllipticCurvePublicKey
 MIN_RSA_BITS = 2048
 # One check with a key of 8192 bits costs about a millisecond; a larger one only burns our time.
 MAX_RSA_BITS = 8192
+# All authorities use 65537 (some old ones 3); a check with an exponent of 3072 bits costs a hundred times as much.
+MAX_RSA_EXPONENT_BITS = 64
 _CURVES = (ec.SECP256R1, ec.SECP384R1, ec.SECP521R1)
 _HASHES = (hashes.SHA256, hashes.SHA384, hashes.SHA512)
 
@@ -48,6 +50,8 @@ def check_public_key(key: object) -> PublicKey:
             raise IdentityError(f"weak key: RSA of {key.key_size} bits, at least {MIN_RSA_BITS} needed")
         if key.key_size > MAX_RSA_BITS:
             raise IdentityError(f"RSA key of {key.key_size} bits, at most {MAX_RSA_BITS} accepted")
+        if key.public_numbers().e.bit_length() > MAX_RSA_EXPONENT_BITS:
+            raise IdentityError("RSA key with a public exponent that only costs time")
         return key
     if isinstance(key, ec.EllipticCurvePublicKey) and isinstance(key.curve, _CURVES):
         return key

@@ -219,13 +219,13 @@ class TrustStore:
 
 
 def _one_of_each(authorities: Iterable[Certificate]) -> list[Certificate]:
-    """Keep one certificate of each authority (name and key), the one that lives longest.
+    """Keep one certificate of each authority (name and key) whose key we accept, the one that lives longest.
 
     A certificate has one true issuer then. Fifteen that an attacker made of one name and one key could each stand
     above each other: the library would try all 15**8 paths (older versions of it without any bound).
     """
     kept = {(item.subject_der, item.spki): item for item in sorted(authorities, key=_end)}
-    return list(kept.values())
+    return [item for item in kept.values() if _is_strong(item)]
 
 
 def _end(certificate: Certificate) -> tuple[dt.datetime, bytes]:
