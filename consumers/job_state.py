@@ -16,7 +16,6 @@ from broker.subscriber import Admitted
 from schemas.job import lease_margin
 from schemas.messages.common import JobRef
 from schemas.messages.event import PilotChanged
-from schemas.messages.registrar import IdentityBlocked
 from schemas.messages.pilot import AcceptJobs, ControlDone, Goodbye, Heartbeat, ReportJobs
 from schemas.messages.registrar import IdentityBlocked
 from schemas.messages.service import ControlJobs, Lease, LeasesRenewed, Order
