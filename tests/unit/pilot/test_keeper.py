@@ -108,7 +108,7 @@ def test_a_stopped_pilot_dies_with_its_payloads_when_a_lease_is_over(tmp_path, l
 
 
 def test_a_payload_that_ended_in_time_is_nothing_to_a_keeper(tmp_path) -> None:
-    script = STOPPED.replace("{mark}", "98768").replace("{ends}", "True")
+    script = STOPPED.replace("{mark}", f"98768{os.getpid()}").replace("{ends}", "True")
     with subprocess.Popen([sys.executable, "-c", script, tmp_path], stdout=subprocess.PIPE) as keeper:
         assert keeper.stdout is not None
         pilot = int(keeper.stdout.readline())

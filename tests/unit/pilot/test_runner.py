@@ -21,6 +21,9 @@ from pilot.running import Payload
 from pilot.workdir import WorkArea
 from tests.support.wait import wait_until
 
+MARK = f"98{os.getpid():07d}"
+"""By which payloads are found among all processes of the machine; another run of these tests has another."""
+
 Shell = Callable[..., PayloadSpec]
 Living = Callable[[str], list[int]]
 
@@ -121,36 +124,36 @@ def test_missing_executable_is_explained(runner: PayloadRunner, area: WorkArea, 
 
 
 def test_daemon_that_forks_twice_is_killed(runner: PayloadRunner, shell: Shell, living: Living) -> None:
-    outcome = finished(runner.start(shell("(setsid sh -c 'setsid sleep 987651 & exit' &); sleep 0.2; exit 3")))
+    outcome = finished(runner.start(shell(f"(setsid sh -c 'setsid sleep {MARK}1 & exit' &); sleep 0.2; exit 3")))
     assert outcome.exit_code == 3
     assert outcome.leftovers >= 1
-    assert living("987651") == []
+    assert living(f"{MARK}1") == []
 
 
 def test_daemon_with_a_clean_environment_beside_another_payload(
     runner: PayloadRunner, shell: Shell, living: Living
 ) -> None:
-    other = runner.start(shell("sleep 987652"))
-    outcome = finished(runner.start(shell("(setsid env -i setsid /bin/sleep 987653 &) ; sleep 0.2")))
+    other = runner.start(shell(f"sleep {MARK}2"))
+    outcome = finished(runner.start(shell(f"(setsid env -i setsid /bin/sleep {MARK}3 &) ; sleep 0.2")))
     assert outcome.leftovers == 1
-    assert living("987653") == []
-    assert living("987652")
+    assert living(f"{MARK}3") == []
+    assert living(f"{MARK}2")
     other.stop("enough")
     assert finished(other).reason == "enough"
 
 
 def test_process_that_hides_from_its_payload_is_killed(shell: Shell, living: Living) -> None:
     with PayloadRunner(sweep_seconds=0.1) as runner:
-        other = runner.start(shell("sleep 987657"))
-        hiding = shell("(cd /; setsid env -i setsid /bin/sleep 987658 &) ; sleep 0.1")
+        other = runner.start(shell(f"sleep {MARK}7"))
+        hiding = shell(f"(cd /; setsid env -i setsid /bin/sleep {MARK}8 &) ; sleep 0.1")
         finished(runner.start(hiding))
-        wait_until(lambda: not living("987658"), 5, "the end of the hidden process")
-        assert living("987657")
+        wait_until(lambda: not living(f"{MARK}8"), 5, "the end of the hidden process")
+        assert living(f"{MARK}7")
         assert other.outcome is None
 
 
 def test_stopping_ends_daemons_too(runner: PayloadRunner, shell: Shell, living: Living) -> None:
-    spec = shell("(setsid sh -c \"trap '' TERM; echo ready; sleep 987654; sleep 987654\" &); sleep 987654")
+    spec = shell(f"(setsid sh -c \"trap '' TERM; echo ready; sleep {MARK}4; sleep {MARK}4\" &); sleep {MARK}4")
     payload = runner.start(spec)
     when_written(spec, "ready")
     begun = time.monotonic()
@@ -158,7 +161,7 @@ def test_stopping_ends_daemons_too(runner: PayloadRunner, shell: Shell, living: 
     outcome = finished(payload)
     assert outcome.reason == "killed by its owner" == outcome.describe()
     assert time.monotonic() - begun < 2.0
-    assert living("987654") == []
+    assert living(f"{MARK}4") == []
 
 
 def test_ignored_term_is_followed_by_kill_within_two_seconds(runner: PayloadRunner, shell: Shell) -> None:
@@ -191,13 +194,13 @@ def test_stopped_process_is_woken_to_end(runner: PayloadRunner, shell: Shell) ->
 
 
 def test_fork_bomb_is_put_out(runner: PayloadRunner, shell: Shell, living: Living) -> None:
-    bomb = "i=0; while [ $i -lt 40 ]; do setsid sh -c 'sleep 987655; sleep 987655' & i=$((i+1)); done"
+    bomb = f"i=0; while [ $i -lt 40 ]; do setsid sh -c 'sleep {MARK}5; sleep {MARK}5' & i=$((i+1)); done"
     spec = shell(f"{bomb}; echo ready; wait")
     payload = runner.start(spec)
     when_written(spec, "ready")
     payload.stop("too many", grace=0)
     finished(payload)
-    assert living("987655") == []
+    assert living(f"{MARK}5") == []
 
 
 def test_appointed_stop_comes_in_time_and_can_be_moved(runner: PayloadRunner, shell: Shell) -> None:
@@ -330,10 +333,10 @@ def test_many_payloads_from_several_threads(runner: PayloadRunner, shell: Shell)
 def test_close_stops_everything(shell: Shell, living: Living) -> None:
     before = len(list(Path("/proc/self/fd").iterdir()))
     runner = PayloadRunner()
-    payloads = [runner.start(shell("sleep 987656")) for _ in range(3)]
+    payloads = [runner.start(shell(f"sleep {MARK}6")) for _ in range(3)]
     runner.close("the pilot ends")
     assert [payload.outcome and payload.outcome.reason for payload in payloads] == ["the pilot ends"] * 3
-    assert living("987656") == []
+    assert living(f"{MARK}6") == []
     payloads[0].stop("too late")
     payloads[0].stop_at(0, "too late")
     runner.close()
