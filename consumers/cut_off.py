@@ -124,7 +124,7 @@ class CutOff(Consumer):
         found = [
             _info(client, count, session)
             for client, (count, session) in self._cutter.connected().items()
-            if not asked.who or asked.who in {client, *_names(session)}
+            if count and (not asked.who or asked.who in {client, *_names(session)})
         ]
         fitting = [one for one in found if not asked.kind or one.kind == asked.kind]
         fitting.sort(key=lambda one: (-one.since, one.client))

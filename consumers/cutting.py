@@ -29,6 +29,9 @@ from .gatekeeper import CLIENT_ID, Gatekeeper
 from .store import Store, audit, parked, sessions
 from .store.sessions import Session
 
+LISTED_SECONDS = 10.0
+"""RabbitMQ lists a new connection five seconds later at most (its collect_statistics_interval)."""
+
 log = structlog.get_logger(__name__)
 
 
@@ -81,10 +84,13 @@ class Cutter:
     def connected(self) -> dict[str, tuple[int, Session | None]]:
         """Clients that are connected now: how often, and their session if there is one.
 
+        Those that were let in here a moment ago are there, too, even if the broker does not list them yet (0 times).
+
         Raises:
             BrokerAwayError: the broker does not tell.
         """
-        users = {name: count for name, count in self._broker.users().items() if CLIENT_ID.match(name)}
+        users = dict.fromkeys(self._gatekeeper.recent(LISTED_SECONDS), 0)
+        users |= {name: count for name, count in self._broker.users().items() if CLIENT_ID.match(name)}
         with self._store.reading() as tx:
             known = sessions.get_many(tx, sorted(users))
         return {client: (count, known.get(client)) for client, count in users.items()}
@@ -173,7 +179,7 @@ class Cutter:
             return Cut(left=(client,), reason=str(error)[:300])
         self._gatekeeper.forget(client)
         log.warning("gatekeeper.cut", client=client, identity=identity, connections=closed, reason=reason)
-        return Cut(clients=1, connections=closed)
+        return Cut(clients=int(closed > 0), connections=closed)
 
 
 def rights_of(principal: Principal) -> frozenset[str]:

@@ -8,6 +8,7 @@ Lies elsewhere: the HTTP front (:mod:`consumers.gatekeeper_http`), the rules (:m
 
 from __future__ import annotations
 
+import itertools
 import re
 import threading
 import time
@@ -106,7 +107,7 @@ class Gatekeeper:
         self._clock = clock
         self._lock = threading.Lock()
         self._sessions: OrderedDict[str, ClientSession] = OrderedDict()
-        self._granted: OrderedDict[str, Principal] = OrderedDict()
+        self._granted: OrderedDict[str, tuple[float, Principal]] = OrderedDict()
         self._services: tuple[ServiceInfo, ...] = ()
         self._services_at = float("-inf")
         self._used: OrderedDict[str, float] = OrderedDict()
@@ -310,11 +311,19 @@ class Gatekeeper:
     def granted(self, client: str) -> Principal | None:
         """As whom a client was let in here at its last login; None if it was elsewhere, or before the last start."""
         with self._lock:
-            return self._granted.get(client)
+            found = self._granted.get(client)
+        return None if found is None else found[1]
+
+    def recent(self, seconds: float) -> list[str]:
+        """Clients that were let in here within so many seconds."""
+        since = time.monotonic() - seconds
+        with self._lock:
+            latest = itertools.takewhile(lambda item: item[1][0] >= since, reversed(self._granted.items()))
+            return [client for client, _ in latest]
 
     def _note_granted(self, client: str, principal: Principal) -> None:
         with self._lock:
-            self._granted[client] = principal
+            self._granted[client] = time.monotonic(), principal
             self._granted.move_to_end(client)
             while len(self._granted) > CACHED_SESSIONS:
                 self._granted.popitem(last=False)

@@ -18,6 +18,7 @@ from broker.login import make_assertion
 from broker.session import Session
 from compose.local.configs import DEPLOYMENT
 from consumers.cut_off import SWEEP_SECONDS
+from consumers.cutting import LISTED_SECONDS
 from producers import Client
 from schemas.access import Effect
 from schemas.entries import RuleEntry, UserEntry
@@ -165,11 +166,11 @@ def test_a_suspended_identity_is_cut_at_once_and_stays_out(place, operator, peer
 
 def test_who_is_connected(place, operator, peers):
     peer = peers(2)
-    wait_until(lambda: peer.client in {one.client for one in listed(operator)}, 5, "it is listed")
+    wait_until(lambda: peer.client in {one.client for one in listed(operator)}, LISTED_SECONDS, "it is listed")
     [mine] = [one for one in listed(operator) if one.client == peer.client]
     assert (mine.identity, mine.group, mine.kind, mine.connections) == (peer.identity, "pilots", "pilot", 1)
     assert abs(mine.since - time.time()) < 60
-    assert {one.kind for one in listed(operator)} == {"user", "pilot"}
+    wait_until(lambda: {one.kind for one in listed(operator)} == {"user", "pilot"}, LISTED_SECONDS)
     assert {one.kind for one in listed(operator, kind="user")} == {"user"}
     assert {one.identity for one in listed(operator, who=peer.identity)} == {peer.identity}
     limited = operator.ask(QuerySessions(limit=1), SessionListing)
@@ -283,7 +284,6 @@ def test_who_may_not_see_any_more_reads_the_stream_no_longer(place, operator, pe
     rule = RuleEntry(name="blind", effect=Effect.DENY, who=f"dn:{identity}", what="events.read")
     with place.session(credential) as session:
         before = session.welcome
-        wait_until(lambda: session.client in {one.client for one in listed(operator)}, 5, "it is listed")
         change(operator, Operation.ADD, rule)
         try:
             wait_until(lambda: renewed(session, before), AT_ONCE + 10, "it had to log in anew")

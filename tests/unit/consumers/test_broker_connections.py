@@ -27,6 +27,7 @@ class Interface(http.server.ThreadingHTTPServer):
     rows: list[dict[str, str]]
     listing: bytes | None
     delete_status: int
+    by_user: bool
     asked: list[tuple[str, str, str, str]]
 
 
@@ -42,6 +43,9 @@ class Handler(http.server.BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         user, tag = self._who()
         self.server.asked.append(("GET", self.path, user, tag))
+        if "/username/" in self.path and not self.server.by_user:
+            self._say(500, b"")
+            return
         rows = [row for row in self.server.rows if tag == "monitoring" or row["user"] == user]
         body = json.dumps(rows).encode() if self.server.listing is None else self.server.listing
         self._say(200 if tag else 401, body)
@@ -66,13 +70,14 @@ def tls(tmp_path_factory: pytest.TempPathFactory):
     return make_server_tls(tmp_path_factory.mktemp("tls"))
 
 
-@pytest.fixture
-def interface(tls) -> Iterator[Interface]:
+@pytest.fixture(params=[False, True], ids=["3.10", "4"])
+def interface(tls, request: pytest.FixtureRequest) -> Iterator[Interface]:
     server = Interface(("127.0.0.1", 0), Handler)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(tls.certificate, tls.key)
     server.socket = context.wrap_socket(server.socket, server_side=True)
     server.passes, server.asked, server.listing, server.delete_status = ClosingPasses(), [], None, 204
+    server.by_user = request.param
     server.rows = [
         {"name": "127.0.0.1:1 -> 127.0.0.1:2", "user": CLIENT, "vhost": "/"},
         {"name": "127.0.0.1:3 -> 127.0.0.1:2", "user": CLIENT, "vhost": "/"},
@@ -99,8 +104,11 @@ def test_who_is_connected(broker: BrokerConnections, interface: Interface) -> No
 
 def test_a_clients_connections_are_closed_in_its_own_name(broker: BrokerConnections, interface: Interface) -> None:
     assert broker.close(CLIENT, "stolen\r\nX-Evil: 1 é") == 2
-    assert [one[:3] for one in interface.asked] == [
-        ("GET", "/api/connections?columns=name,user", CLIENT),
+    asked = [one[:3] for one in interface.asked]
+    assert asked[0] == ("GET", f"/api/connections/username/{CLIENT}", CLIENT)
+    if not interface.by_user:
+        assert asked.pop(1) == ("GET", "/api/connections?columns=name,user", CLIENT)
+    assert asked[1:] == [
         ("DELETE", "/api/connections/127.0.0.1%3A1%20-%3E%20127.0.0.1%3A2", CLIENT),
         ("DELETE", "/api/connections/127.0.0.1%3A3%20-%3E%20127.0.0.1%3A2", CLIENT),
     ]

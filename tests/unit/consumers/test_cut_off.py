@@ -52,6 +52,7 @@ class World:
     forgotten: list[str] = field(default_factory=list)
     audited: list[tuple[str, str, object]] = field(default_factory=list)
     changes: int = 0
+    fresh: list[str] = field(default_factory=list)
     unparked: list[str] = field(default_factory=list)
     let_in: dict[str, Principal | None] = field(default_factory=dict)
     properties: frozenset[str] = frozenset()
@@ -80,6 +81,9 @@ class World:
 
     def __call__(self, thumbprint: str) -> object | None:
         return None if thumbprint in self.revoked else SimpleNamespace(not_after=self.ends)
+
+    def recent(self, seconds: float) -> list[str]:
+        return self.fresh
 
     def granted(self, client: str) -> Principal | None:
         return self.let_in.get(client)
@@ -156,6 +160,14 @@ def test_who_may_not_come_back_waits_for_no_job_any_more(world: World, cutter: C
     world.blocked.add(ADA.identity)
     cutter.cut_somebody(ADA.identity, "suspended")
     assert world.unparked == [pilot]
+
+
+def test_who_is_not_listed_yet_is_cut_too(world: World, cutter: Cutter) -> None:
+    client, quick = world.login(ADA), user("ada", suffix="2").cli
+    world.rows[quick] = Session(quick, ADA.identity, ADA.group, "t", "user", NOW, NOW)
+    world.fresh = [quick, client]
+    assert cutter.cut_somebody(ADA.identity, "x").clients == 1
+    assert {cut for cut, _ in world.closed} == {client, quick}
 
 
 def test_one_group_only(world: World, cutter: Cutter) -> None:
