@@ -240,7 +240,8 @@ def _usage() -> None:
     op.create_index(op.f("ix_usage_grp"), "usage", ["grp"], unique=False)
     # What is there already; later numbers are added by each submission.
     active = f"SELECT owner, grp, count(*) AS n FROM jobs WHERE {ACTIVE} GROUP BY owner, grp"  # noqa: S608 - ours
-    to_come = "SELECT owner, grp, sum(count - expanded) AS n FROM submissions WHERE expanded < count GROUP BY owner, grp"
+    left = "sum(count - expanded) AS n FROM submissions WHERE expanded < count"
+    to_come = f"SELECT owner, grp, {left} GROUP BY owner, grp"  # noqa: S608 - ours
     op.execute(
         "INSERT INTO usage (owner, grp, active, counted, minute, submissions, hour, jobs, bytes) "  # noqa: S608 - ours
         f"SELECT owner, grp, sum(n), 0, 0, 0, 0, 0, 0 FROM ({active} UNION ALL {to_come}) AS found GROUP BY owner, grp"
