@@ -24,8 +24,8 @@ EACH = 12 * FACTOR
 
 JDL_MEMORY = 400
 """Bytes of objects per byte of a description: each problem names its place."""
-JDL_BASE = 200 * MAX_PARAMETRIC_JOBS
-"""A few words may ask for the largest number of parametric jobs, whose values are counted."""
+JDL_BASE = 500 * MAX_PARAMETRIC_JOBS
+"""A few words may ask for the largest number of parametric jobs: each is a description of its own (some 400 bytes)."""
 
 
 @functools.cache
