@@ -5,6 +5,10 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rich.progress import TaskID
 
 
 @contextmanager
@@ -18,7 +22,7 @@ def progress_bar(title: str, *, shown: bool) -> Iterator[Callable[[int, int], No
 
     columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=Console(stderr=True), transient=True) as bars:
-        tasks = []
+        tasks: list[TaskID] = []
 
         def told(done: int, of: int) -> None:
             if not tasks:

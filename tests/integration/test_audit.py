@@ -111,7 +111,7 @@ SECRETS = re.compile(r"PRIVATE KEY|BEGIN CERT|eyJ[A-Za-z0-9_-]{20}|x5c|gAAAA|pas
 
 def test_no_secret_stands_in_it(place: Deployment) -> None:
     """A deployment has run by now: logins, delegation, jobs, a pilot."""
-    code, text = run(place, "list", "--limit", "100000", "-o", "lines")
+    _, text = run(place, "list", "--limit", "100000", "-o", "lines")
     assert len(text.splitlines()) > 5
     assert not SECRETS.search(text)
     secrets = [path.read_text().strip() for path in place.layout.services.glob("*.secret")]
