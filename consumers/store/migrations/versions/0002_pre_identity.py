@@ -241,7 +241,7 @@ def _usage() -> None:
     # What is there already; later numbers are added by each submission.
     active = f"SELECT owner, grp, count(*) AS n FROM jobs WHERE {ACTIVE} GROUP BY owner, grp"  # noqa: S608 - ours
     left = "sum(count - expanded) AS n FROM submissions WHERE expanded < count"
-    to_come = f"SELECT owner, grp, {left} GROUP BY owner, grp"  # noqa: S608 - ours
+    to_come = f"SELECT owner, grp, {left} GROUP BY owner, grp"
     op.execute(
         "INSERT INTO usage (owner, grp, active, counted, minute, submissions, hour, jobs, bytes) "  # noqa: S608 - ours
         f"SELECT owner, grp, sum(n), 0, 0, 0, 0, 0, 0 FROM ({active} UNION ALL {to_come}) AS found GROUP BY owner, grp"
