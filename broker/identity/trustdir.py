@@ -171,5 +171,5 @@ def _parse_crl(data: bytes) -> Crl:
             parsed.next_update_utc,
             not critical <= _HARMLESS_CRL_EXTENSIONS,
         )
-    except (ValueError, x509.DuplicateExtension):
+    except (ValueError, TypeError, x509.DuplicateExtension, x509.InvalidVersion, UnsupportedAlgorithm):
         raise IdentityError("malformed CRL") from None
