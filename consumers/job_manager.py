@@ -16,7 +16,6 @@ import msgspec
 
 from broker.authorization import Principal, may_see_job, may_touch_job
 from broker.subscriber import Admitted
-from schemas.audit_events import ranges
 from schemas.jdl import MAX_PARAMETRIC_JOBS, Template, parse
 from schemas.job import FINAL, LEASED
 from schemas.messages.common import MAX_INLINE_BYTES, SandboxFile
@@ -26,12 +25,13 @@ from schemas.messages.user import DeleteJobs, KillJobs, RescheduleJobs, SubmitJo
 from .allowance import Allowance
 from .batch import Batch, Consumer
 from .changes import SANDBOX_SECONDS, Changes
+from .command_notes import NOT_YOURS, CommandNotes
 from .directory import Directory
 from .domain.decision import Ignored, Illegal
 from .domain.facts import DeleteAsked, Fact, KillAsked, RescheduleAsked
 from .expansion import SLICE, Expansion
 from .outcome import ACK, DeadLetter, Outcome
-from .store import audit, proxies, sandboxes, submission_proxies, submissions, usage
+from .store import proxies, sandboxes, submission_proxies, submissions, usage
 from .store.submissions import NewSubmission, SubmissionRow
 
 MIN_PROXY_SECONDS = 60.0
@@ -42,11 +42,6 @@ KEY_SECONDS = 30 * 86_400.0
 
 EXPAND_SECONDS = 30.0
 """How often unfinished submissions of a crashed process are looked for."""
-
-NOT_YOURS = "the job is not yours"
-
-MAX_OWNERS = 20
-"""Owners of others' jobs that the audit names of one command."""
 
 MAX_ERRORS = 100
 """Errors told at once: nobody reads more, and the answer stays small."""
@@ -73,6 +68,7 @@ class JobManager(Consumer):
         self._more = False
         self._expansion: Expansion | None = None
         self._allowance: Allowance | None = None
+        self._notes = CommandNotes()
 
     def handle(self, batch: Batch, messages: Sequence[Admitted]) -> list[Outcome]:
         """Handle a batch; the jobs of all its submissions are written together."""
@@ -218,28 +214,10 @@ class JobManager(Consumer):
             again = Counter(final[one.job] for one in outcomes if one.ok and one.job in final)
             for (owner, group), count in sorted(again.items()):
                 usage.add_active(batch.tx, owner, group, count)
-        self._audit(batch, message, changes, ids, outcomes)
+        owners = {job: row.owner for job in ids if (row := changes.get(job))}
+        self._notes.note(batch, message, ids, outcomes, owners.get)
         batch.answer(message, JobsCommanded(outcomes=tuple(outcomes)))
         return ACK
-
-    @staticmethod
-    def _audit(
-        batch: Batch, message: Admitted, changes: Changes, ids: list[int], outcomes: Sequence[CommandOutcome]
-    ) -> None:
-        """Who commanded what; one line a command, others' jobs counted and their owners named."""
-        principal = message.principal
-        owners = Counter(row.owner for job in ids if (row := changes.get(job)) and row.owner != principal.identity)
-        detail: dict[str, object] = {
-            "group": principal.group, "command": message.verified.header.typ, "jobs": ranges(ids), "count": len(ids),
-        }  # fmt: skip
-        if owners:
-            detail |= {"foreign": owners.total(), "owners": [owner for owner, _ in owners.most_common(MAX_OWNERS)]}
-        refused = sum((not one.ok and one.status is None) or one.reason == NOT_YOURS for one in outcomes)
-        if refused:
-            detail["refused"] = refused
-        audit.append(
-            batch.tx, batch.now, "job.commanded", identity=principal.identity, client=message.client, detail=detail
-        )
 
     @staticmethod
     def _command_one(changes: Changes, principal: Principal, job: int, fact: Fact) -> CommandOutcome:

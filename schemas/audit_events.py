@@ -112,6 +112,7 @@ EVENTS: Mapping[str, AuditEvent] = {
             "foreign": "how many of them belong to others",
             "owners": "whose those are",
             "refused": "how many were not his to touch, or are not there",
+            "unrecorded": "how many commands on his own jobs were left out before, beyond 60 a minute",
         },
     ),
     # proxies

@@ -5,10 +5,12 @@ from __future__ import annotations
 import hashlib
 import json
 import time
+from collections import Counter
 from collections.abc import Iterator
 
 import pytest
 
+from consumers.command_notes import OWN_PER_MINUTE
 from consumers.directory import Directory
 from consumers.expansion import SLICE
 from consumers.job_manager import JobManager
@@ -285,3 +287,23 @@ def test_commands_are_audited_with_whose_jobs_they_touched(store: Store, manager
             },
         ),
     ]  # fmt: skip
+
+
+def test_a_script_that_commands_without_end_fills_no_audit(store: Store, manager: JobManager) -> None:
+    now = 6000.0
+    put_job(store, 1, ADA)
+    put_job(store, 2, user("carl", group="vo_other"))
+
+    def command(sender: Sender, job: int, times: int, at: float) -> None:
+        messages = [admitted(KillJobs(jobs=(job,)), sender, now=at) for _ in range(times)]
+        tell(store, manager, messages, at)
+
+    command(ADA, 1, OWN_PER_MINUTE + 30, now)
+    command(ADMIN, 2, OWN_PER_MINUTE + 30, now)
+    command(ADA, 1, 2, now + 60)
+    with store.reading() as tx:
+        rows = audit.query(tx, event="job.commanded", limit=1000)
+    lines = Counter(row.identity for row in rows)
+    assert lines == {ADA.identity: OWN_PER_MINUTE + 2, ADMIN.identity: OWN_PER_MINUTE + 30}
+    told = [json.loads(row.detail).get("unrecorded") for row in rows if row.identity == ADA.identity]
+    assert [one for one in told if one] == [30]
