@@ -123,6 +123,7 @@ def test_all_of_it(place: Deployment) -> None:
     for _ in range(3):
         with place.client() as client:
             client.dead_letters()
+            own = client.identity
 
     def sealed() -> bool:
         found = verified(place)
@@ -135,10 +136,10 @@ def test_all_of_it(place: Deployment) -> None:
     lines = [from_line(line) for line in text.splitlines()]
     assert code == 0
     assert len(lines) >= 3
-    victim = next(line for line in lines if line.place and line.identity == client.identity)
+    victim = next(line for line in lines if line.place and line.identity == own)
     first = from_line(run(place, "list", "--output", "lines", "--limit", "1000")[1].splitlines()[-1])
     assert (first.place, digest(1, GENESIS, first)) == (1, first.hash)
-    assert run(place, "list", "--identity", client.identity, "-o", "quiet", "--limit", "2")[1].count("\n") == 2
+    assert run(place, "list", "--identity", own, "-o", "quiet", "--limit", "2")[1].count("\n") == 2
     assert "login" in run(place, "list", "--since", "1h")[1]
 
     good = verified(place)
