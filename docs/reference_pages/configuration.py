@@ -55,7 +55,10 @@ SERVER: Keys = {
     ("registry", "file"): (NEEDED, "Users, groups, services, sites: seeds the registry at each start."),
     ("registry", "sources"): ("none", "The VO's own lists of members: `[[registry.sources]]`, see below."),
     ("registry", "cycle"): ("`300`", "Seconds between two looks at the sources."),
-    ("registry", "on_removed"): ("`kill`", "Jobs of who is removed or leaves a group: `kill`, `hold` (running ones end, waiting ones wait for him) or `finish` (running ones go on)."),
+    ("registry", "on_removed"): (
+        "`kill`",
+        "Jobs of who is removed or leaves a group: `kill`, `hold` (running ones end, waiting ones wait for him) or `finish` (running ones go on).",
+    ),
     ("registry", "on_suspended"): ("`hold`", "Jobs of who is suspended; whatever it says, nothing of his is matched."),
     ("services", "credentials"): (NEEDED, "Folder with `<service>.pem` (chain and key) and `<service>.secret`."),
     ("services", "master_keys"): (NEEDED, "Files with Fernet keys, newest first, for what is encrypted at rest."),
@@ -64,7 +67,10 @@ SERVER: Keys = {
     ("myproxy", "credential"): (NEEDED, "The authorized renewer: host certificate and key in one file, mode 0600."),
     ("myproxy", "server"): ("the host's name in its certificate", "DN that the MyProxy server must have."),
     ("voms", "vomses"): ("none", "File or folder of VOMS servers; without it proxies get no attributes."),
-    ("pilots", "authority"): ("none", "Certificate and key of the authority for enrolled pilots; without it none enrol."),
+    ("pilots", "authority"): (
+        "none",
+        "Certificate and key of the authority for enrolled pilots; without it none enrol.",
+    ),
     ("gatekeeper", "host"): ("`127.0.0.1`", "Loopback address where RabbitMQ asks."),
     ("gatekeeper", "port"): (NEEDED, "And the port."),
     ("gatekeeper", "cert_file"): (NEEDED, "Certificate that it shows to RabbitMQ, which checks it (`ssl_options`)."),
@@ -103,12 +109,24 @@ PILOT: Keys = {
 SOURCE: Mapping[str, tuple[str, str]] = {
     "name": (NEEDED, "By which it is known: its entries come from `sync:<name>`."),
     "kind": (NEEDED, "`voms-database` or `iam-scim`."),
-    "url": (NEEDED, "`mysql+pymysql://user@host/database` (needs `pip install pilotage[voms]`), or `https://host` of IAM."),
+    "url": (
+        NEEDED,
+        "`mysql+pymysql://user@host/database` (needs `pip install pilotage[voms]`), or `https://host` of IAM.",
+    ),
     "password_file": ("none", "Password of the database's account, mode 0600."),
     "token_file": (NEEDED, "IAM's bearer token with the scope `scim:read`, mode 0600; read anew each time."),
-    "ca_file": ("the system's", "Authorities that its server's certificate may come from; a database on this machine needs none."),
-    "groups": ("all without power", "Groups of ours that it feeds, by their FQAN. Groups with `Operator`, `JobAdministrator`, `GenericPilot` or `DataManager` only if they are named here."),
-    "max_loss": ("`0.2`", "Share of its users or memberships that it may take away at once; more is refused until an operator says `--force`."),
+    "ca_file": (
+        "the system's",
+        "Authorities that its server's certificate may come from; a database on this machine needs none.",
+    ),
+    "groups": (
+        "all without power",
+        "Groups of ours that it feeds, by their FQAN. Groups with `Operator`, `JobAdministrator`, `GenericPilot` or `DataManager` only if they are named here.",
+    ),
+    "max_loss": (
+        "`0.2`",
+        "Share of its users or memberships that it may take away at once; more is refused until an operator says `--force`.",
+    ),
 }
 
 _TEXT = """\
