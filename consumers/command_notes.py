@@ -1,8 +1,8 @@
 """Users' commands on jobs in the audit: who commanded what, and whose jobs those were.
 
-Promises: a command that touches others' jobs, or tries to, is always written down. Of commands on one's own jobs at
-most :data:`OWN_PER_MINUTE` a minute are, so that no script fills the audit, which is kept for ever; the next line tells
-how many were left out, and each job's history has its own in any case.
+Promises: a command that reaches others' jobs is always written down. Of commands on one's own jobs, and of those that
+reach for others' in vain, at most :data:`OWN_PER_MINUTE` a minute are, so that nobody fills the audit, which is kept
+for ever; the next line tells how many were left out, and each job's history has what was done to it in any case.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from schemas.audit_events import ranges
 from schemas.messages.service import CommandOutcome
 
 from .batch import Batch
+from .per_minute import PerMinute
 from .store import audit
 
 OWN_PER_MINUTE = 60
@@ -30,9 +31,8 @@ class CommandNotes:
     """The notes of one process."""
 
     def __init__(self) -> None:
-        self._minute = 0
-        self._written: Counter[str] = Counter()
-        self._left_out: Counter[str] = Counter()
+        self._own = PerMinute(OWN_PER_MINUTE)
+        self._in_vain = PerMinute(OWN_PER_MINUTE)
 
     def note(
         self,
@@ -52,9 +52,12 @@ class CommandNotes:
             owner_of: whose a job is; None if there is none.
         """
         who = message.principal
-        owners = Counter(owner for job in ids if (owner := owner_of(job)) is not None and owner != who.identity)
-        refused = sum((not one.ok and one.status is None) or one.reason == NOT_YOURS for one in outcomes)
-        if not owners and not refused and not self._may_write(who.identity, batch.now):
+        foreign = {job: owner for job in ids if (owner := owner_of(job)) is not None and owner != who.identity}
+        owners = Counter(foreign.values())
+        in_vain = {one.job for one in outcomes if (not one.ok and one.status is None) or one.reason == NOT_YOURS}
+        refused = len(in_vain)
+        quota = self._in_vain if in_vain else self._own  # so that nobody hides the one behind the other
+        if foreign.keys() <= in_vain and not quota.take(who.identity, batch.now):
             return
         detail: dict[str, object] = {
             "group": who.group, "command": message.verified.header.typ, "jobs": ranges(ids), "count": len(ids),
@@ -63,17 +66,7 @@ class CommandNotes:
             detail |= {"foreign": owners.total(), "owners": [owner for owner, _ in owners.most_common(MAX_OWNERS)]}
         if refused:
             detail["refused"] = refused
-        left_out = self._left_out.pop(who.identity, 0)
+        left_out = self._own.owed(who.identity) + self._in_vain.owed(who.identity)
         if left_out:
             detail["unrecorded"] = left_out
         audit.append(batch.tx, batch.now, "job.commanded", identity=who.identity, client=message.client, detail=detail)
-
-    def _may_write(self, identity: str, now: float) -> bool:
-        if int(now // 60) != self._minute:
-            self._minute = int(now // 60)
-            self._written.clear()
-        self._written[identity] += 1
-        if self._written[identity] <= OWN_PER_MINUTE:
-            return True
-        self._left_out[identity] += 1
-        return False

@@ -33,6 +33,7 @@ from .batch import Batch
 from .directory import Directory
 from .domain.proxy_rules import why_unfit
 from .outcome import ACK, DeadLetter, Outcome
+from .per_minute import PerMinute
 from .settings import ProxySettings
 from .store import audit, proxies, submission_proxies
 from .store.proxies import Delegation, Proxy
@@ -42,6 +43,13 @@ from .vault import Vault, VaultError
 MAX_PENDING = 20
 """Certificate requests (and proxies whose submission has not come) per DN: many tools of one person at once, but nobody
 fills the table."""
+
+PER_MINUTE = 300
+"""Delegations that one identity may begin within a minute: each costs us a key and a line in the audit, which is kept
+for ever. Tools need one in some hours, and long jobs one for each submission."""
+
+REFUSED_PER_MINUTE = 60
+"""Refused proxies of one identity that are audited one by one."""
 
 PENDING_SECONDS = 3600.0
 """How long a request waits for its proxy: as long as ``delegation.put`` may travel."""
@@ -74,6 +82,8 @@ class Delegating:
         self._vault = vault
         self._settings = settings
         self._on_stored = on_stored
+        self._begun = PerMinute(PER_MINUTE)
+        self._refused = PerMinute(REFUSED_PER_MINUTE)
 
     def on_request(self, batch: Batch, message: Admitted) -> Outcome:
         """Make a key and give out its certificate request."""
@@ -85,6 +95,8 @@ class Delegating:
         if under_way >= MAX_PENDING:
             reason = f"{MAX_PENDING} delegations of yours are under way: finish one, or wait an hour"
             return batch.refuse(message, "limit", reason)
+        if not self._begun.take(identity, batch.now):
+            return batch.refuse(message, "limit", f"you have begun {PER_MINUTE} delegations within this minute: wait")
         key = new_key()
         delegation = secrets.token_urlsafe(24)
         row = Delegation(
@@ -168,16 +180,15 @@ class Delegating:
         submission_proxies.put(batch.tx, SubmissionProxy(taken.id, taken.dn, taken.grp, ders, sealed, end, batch.now))
         return end
 
-    @staticmethod
-    def _deny(batch: Batch, message: Admitted, code: str, reason: str) -> Outcome:
-        audit.append(
-            batch.tx,
-            batch.now,
-            "delegation.refused",
-            identity=message.principal.identity,
-            client=message.client,
-            detail={"group": message.principal.group, "reason": reason[:1000]},
-        )
+    def _deny(self, batch: Batch, message: Admitted, code: str, reason: str) -> Outcome:
+        identity = message.principal.identity
+        if self._refused.take(identity, batch.now):
+            detail: dict[str, object] = {"group": message.principal.group, "reason": reason[:1000]}
+            if left_out := self._refused.owed(identity):
+                detail["unrecorded"] = left_out
+            audit.append(
+                batch.tx, batch.now, "delegation.refused", identity=identity, client=message.client, detail=detail
+            )
         return batch.refuse(message, code, reason[:4096])
 
 

@@ -44,6 +44,7 @@ from schemas.messages.service import ServiceInfo, Welcome
 from .denials import Denials
 from .directory import Directory
 from .enrolling import EnrolmentDesk, SecretReusedError
+from .per_minute import PerMinute
 from .store import Store, audit, chains, pilots, proxies, sessions
 
 CLIENT_ID = re.compile(r"^[a-z2-7]{20}\.[0-9a-z]{1,40}$")
@@ -60,6 +61,11 @@ ASKED_AGAIN_SECONDS = 5.0
 MAX_USED = 500_000
 """Assertions remembered: 700 logins a second for that time, several times what RabbitMQ asks; above it logins fail."""
 
+LOGINS_PER_MINUTE = 600
+"""Of one identity: each costs a queue, a session and a line in the audit, which is kept for ever. A loop of commands
+that log in one by one makes two or three a second. Pilots that share a registered certificate are not counted: after
+an outage they come by the thousand."""
+
 CHAIN_SECONDS = 0.25
 """How old the list of services' chains for the welcome may be: a client that logs in because it met an unknown chain
 must find it there."""
@@ -69,11 +75,12 @@ log = structlog.get_logger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class ClientSession:
-    """A client that logged in."""
+    """A client that logged in; ``limited``: with a limited proxy, as payloads have one."""
 
     client: str
     identity: str
     group: str
+    limited: bool = False
 
 
 class Gatekeeper:
@@ -113,6 +120,7 @@ class Gatekeeper:
         self._used: OrderedDict[str, float] = OrderedDict()
         self._prepared: OrderedDict[tuple[str, str], None] = OrderedDict()
         self._denials = Denials(store, clock)
+        self._logins = PerMinute(LOGINS_PER_MINUTE)
 
     # -- login --------------------------------------------------------------------------------------------------
 
@@ -142,8 +150,11 @@ class Gatekeeper:
             return self._deny("login", client, reason)
         if self._is_prepared(client, claims.jti):
             return True
-        session = ClientSession(client, chain.identity, group)
         is_pilot = Property.GENERIC_PILOT in principal.properties
+        shares = is_pilot and not principal.site
+        if not shares and not self._logins.take(chain.identity, now):
+            return self._deny("login", client, f"{chain.identity} logs in more than {LOGINS_PER_MINUTE} times a minute")
+        session = ClientSession(client, chain.identity, group, chain.limited)
         with self._store.transaction() as tx:
             kind = "pilot" if is_pilot else "user"
             chains.put(tx, chain.thumbprint_b64url, chain.ders, chain.identity, chain.not_after.timestamp(), now)
@@ -173,6 +184,8 @@ class Gatekeeper:
             wish = self._desk.check(assertion, client=client, now=now)
             if not self._is_first_use(wish.claims.jti, now):
                 return self._deny("enrolment", client, "the enrolment assertion was used before")
+            if not self._is_prepared(client, wish.claims.jti) and not self._logins.take(wish.enrolment, now):
+                return self._deny("enrolment", client, f"{wish.enrolment} comes too often")
             row = self._desk.claim(wish, assertion, now=now)
         except SecretReusedError as error:
             if error.alarm:
@@ -271,6 +284,8 @@ class Gatekeeper:
         elif kind == "queue" and permission == "read":
             own = name == reply_queue(form["username"])
             allowed = own or (name == MONITORING and may_read_events(principal))
+            if allowed and not own and self._is_limited(form["username"]):
+                allowed = False  # what happens to everybody's jobs is not for worker nodes
         return allowed or self._no_access(form, principal, f"{permission} {kind} {name!r}")
 
     def _no_access(self, form: Mapping[str, str], principal: Principal, wanted: str) -> bool:
@@ -304,9 +319,14 @@ class Gatekeeper:
             row = sessions.get(tx, client)
         if row is None:
             return None
-        session = ClientSession(client, row.identity, row.grp)
+        chain = self._directory(row.thumbprint)
+        session = ClientSession(client, row.identity, row.grp, chain is None or chain.limited)
         self._remember(session)
         return session
+
+    def _is_limited(self, client: str) -> bool:
+        session = self._session(client)
+        return session is None or session.limited
 
     def granted(self, client: str) -> Principal | None:
         """As whom a client was let in here at its last login; None if it was elsewhere, or before the last start."""

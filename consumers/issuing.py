@@ -1,8 +1,9 @@
 """Limited proxies for pilots: what matched jobs need, and what running ones ask for.
 
 Promises: a pilot gets limited proxies only, only of the owner of a job whose live lease it holds, never of a pilots'
-group or with another group's role, and no longer than the job needs; every issue and every refusal is audited, with
-the thumbprint of the certificate; unusual numbers raise an alarm.
+group or with another group's role, and no longer than the job needs; every issue is audited, with the thumbprint of the
+certificate, and so is every refusal, but for a count of those that one pilot asks for in a loop; unusual numbers raise
+an alarm.
 """
 
 from __future__ import annotations
@@ -38,6 +39,7 @@ from .batch import Batch
 from .delegating import unfit_for
 from .directory import Directory
 from .domain.proxy_rules import IssueBounds, issue_seconds
+from .per_minute import PerMinute
 from .store import audit, jobs, proxies, sessions, submission_proxies
 from .store.proxies import Issue, Proxy
 from .store.rows import JobRow
@@ -57,6 +59,9 @@ and auditing cost us more than asking costs it."""
 UNUSUAL_OF_OWNER = 5_000
 """Issues of one owner's within an hour that are worth a look: as many pilots that all take up his jobs in that hour are
 a large production already."""
+
+REFUSED_PER_MINUTE = 60
+"""Refusals of what one pilot identity asks for that are audited one by one."""
 
 RATE_SECONDS = 3600.0
 
@@ -100,13 +105,17 @@ class Issuing:
         directory: registry.
         vault: decrypts private keys.
         bounds: of lifetimes.
+        refusals: quota of refusals that are audited, for each pilot identity.
     """
 
-    def __init__(self, batch: Batch, directory: Directory, vault: Vault, bounds: IssueBounds) -> None:
+    def __init__(
+        self, batch: Batch, directory: Directory, vault: Vault, bounds: IssueBounds, refusals: PerMinute
+    ) -> None:
         self._batch = batch
         self._directory = directory
         self._vault = vault
         self._bounds = bounds
+        self._refusals = refusals
         self._keys: dict[str, PrivateKey] = {}
         self._counts: Counter[str] = Counter()
         self._issued: list[Issue] = []
@@ -136,7 +145,7 @@ class Issuing:
                 chain, issue = self._sign(order, proxy, needs.get(order.job, DEFAULT_CPU_TIME))
             except _NotIssuedError as refusal:
                 self._tell(order, reason=str(refusal))
-                self._note("proxy.refused", order, {"reason": str(refusal)})
+                self._refuse(order, str(refusal))
             else:
                 self._tell(order, chain=chain, not_after=issue.not_after)
                 self._issued.append(issue)
@@ -149,9 +158,10 @@ class Issuing:
         row = rows.get(asked.job)
         if row is None or not _holds(row, asked.attempt, message.client):
             reason = "the pilot does not hold the live lease of that job"
-            detail = {"job": asked.job, "attempt": asked.attempt, "reason": reason}
             who = message.principal.identity
-            self._lines.append((self._batch.now, "proxy.refused", who, message.client, detail))
+            if self._refusals.take(who, self._batch.now):
+                detail = {"job": asked.job, "attempt": asked.attempt, "reason": reason, **self._left_out(who)}
+                self._lines.append((self._batch.now, "proxy.refused", who, message.client, detail))
             self._batch.refuse(message, "denied", reason)
             return None
         if message.client not in self._counts:
@@ -267,6 +277,17 @@ class Issuing:
     def _note(self, event: str, order: _Order, detail: Mapping[str, object]) -> None:
         facts = {"group": order.group, "job": order.job, "attempt": order.attempt, **detail}
         self._lines.append((self._batch.now, event, order.owner, order.client, facts))
+
+    def _refuse(self, order: _Order, reason: str) -> None:
+        """Write down that an order was refused; the matcher's are as many as there are matches."""
+        if order.asked is None:
+            self._note("proxy.refused", order, {"reason": reason})
+        elif self._refusals.take(who := order.asked.principal.identity, self._batch.now):
+            self._note("proxy.refused", order, {"reason": reason, **self._left_out(who)})
+
+    def _left_out(self, who: str) -> dict[str, object]:
+        left_out = self._refusals.owed(who)
+        return {"unrecorded": left_out} if left_out else {}
 
     def _watch_rates(self) -> None:
         """A pilot that gets very many proxies, or an owner of whom very many are made, is worth a look."""

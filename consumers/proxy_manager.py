@@ -21,8 +21,9 @@ from .batch import Batch, Consumer
 from .delegating import Delegating
 from .directory import Directory
 from .domain.proxy_rules import IssueBounds
-from .issuing import Issuing
+from .issuing import REFUSED_PER_MINUTE, Issuing
 from .outcome import ACK, Outcome
+from .per_minute import PerMinute
 from .renewing import Renewing
 from .repository import Repository
 from .settings import ProxySettings, RenewalSettings
@@ -74,6 +75,7 @@ class ProxyManager(Consumer):
         self._repository = Repository(
             vault, renews=renewal.myproxy is not None, adds_attributes=renewal.vomses is not None
         )
+        self._refusals = PerMinute(REFUSED_PER_MINUTE)
         self._clock = clock
         self._next_look = 0.0
 
@@ -82,7 +84,7 @@ class ProxyManager(Consumer):
         wanted = [one for message in messages if isinstance(one := message.verified.message, ProxyWanted)]
         asked = [message for message in messages if isinstance(message.verified.message, RequestProxy)]
         if wanted or asked:
-            Issuing(batch, self._directory, self._vault, self._bounds).issue(wanted, asked)
+            Issuing(batch, self._directory, self._vault, self._bounds, self._refusals).issue(wanted, asked)
         return [
             ACK if isinstance(message.verified.message, ProxyWanted | RequestProxy) else self.dispatch(batch, message)
             for message in messages

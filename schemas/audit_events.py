@@ -42,6 +42,7 @@ _RENEWED = {
     "thumbprint": "of the proxy",
     "previous": "of the one whose place it takes",
 }
+_LEFT_OUT = {"unrecorded": "how many of his were left out before, beyond the quota"}
 _UNRECORDED = {"unrecorded": "how many more there were in the minute before, beyond the quota"}
 
 EVENTS: Mapping[str, AuditEvent] = {
@@ -112,7 +113,7 @@ EVENTS: Mapping[str, AuditEvent] = {
             "foreign": "how many of them belong to others",
             "owners": "whose those are",
             "refused": "how many were not his to touch, or are not there",
-            "unrecorded": "how many commands on his own jobs were left out before, beyond 60 a minute",
+            "unrecorded": "how many were left out before, on his own jobs or in vain, beyond 60 a minute",
         },
     ),
     # proxies
@@ -128,7 +129,11 @@ EVENTS: Mapping[str, AuditEvent] = {
             "parent": "thumbprint of the certificate that signed it: the user's proxy, as a rule",
         },
     ),
-    "delegation.refused": AuditEvent("A delegated proxy was refused.", "the sender's", {**_GROUP, **_REASON}),
+    "delegation.refused": AuditEvent(
+        "A delegated proxy was refused; of each sender at most 60 a minute are written one by one.",
+        "the sender's",
+        {**_GROUP, **_REASON, **_LEFT_OUT},
+    ),
     "proxy.issued": AuditEvent(
         "A pilot was given a limited proxy, for a job that it holds.",
         "the proxy's owner",
@@ -145,7 +150,9 @@ EVENTS: Mapping[str, AuditEvent] = {
         },
     ),
     "proxy.refused": AuditEvent(
-        "A pilot was given no proxy.", "the owner's, or the pilot's that asked", {**_GROUP, **_ATTEMPT, **_REASON}
+        "A pilot was given no proxy; of what each pilot itself asks for at most 60 a minute are written one by one.",
+        "the owner's, or the pilot's that asked",
+        {**_GROUP, **_ATTEMPT, **_REASON, **_LEFT_OUT},
     ),
     "proxy.unusual-rate": AuditEvent(
         "Very many proxies were given to one pilot, or of one owner, within an hour.",

@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import json
+import os
+import time
 
 import pytest
 
+from broker.login import make_assertion
+from consumers import gatekeeper as module
 from consumers.denials import PER_MINUTE
 from consumers.gatekeeper import Gatekeeper
 from consumers.store import audit, sessions
+from schemas.identity import make_client_id
+from tests.support import pki
 from tests.support.messages import user
 
 pytestmark = pytest.mark.integration
@@ -52,3 +58,23 @@ def test_who_looks_what_is_open_is_written_down(store, directory):
         "may not configure queue 'submissions'",
         "may not write 'job.report.v1' to exchange 'pilotage.users'",
     ]
+
+
+def test_one_user_does_not_log_in_without_end(store, directory, authority, monkeypatch):
+    """Each login costs a queue at the broker and a line in the audit."""
+    monkeypatch.setattr(module, "LOGINS_PER_MINUTE", 5)
+    clock = [time.time() // 60 * 60]
+    keeper = Gatekeeper(
+        store=store, directory=directory, connection=None, signer=None, broker="test", clock=lambda: clock[0]
+    )  # type: ignore[arg-type]  # the welcome is left out
+    monkeypatch.setattr(keeper, "_welcome", lambda *_: None)
+
+    def logs_in() -> bool:
+        client = make_client_id(pki.USER_DN, os.urandom(6).hex())
+        password = make_assertion(authority.user, client=client, audience="test", group="", now=clock[0])
+        form = {"username": client, "password": password}
+        return keeper.user(form) and keeper.user(form)  # RabbitMQ asks twice
+
+    assert [logs_in() for _ in range(7)] == [True] * 5 + [False] * 2
+    clock[0] += 60
+    assert logs_in()

@@ -26,6 +26,7 @@ from broker.identity import (
     thumbprint,
 )
 from consumers.directory import Directory
+from consumers.issuing import REFUSED_PER_MINUTE
 from consumers.proxy_manager import ProxyManager
 from consumers.settings import ProxySettings
 from consumers.store import Store, audit, proxies, registry, sessions, submission_proxies, submissions
@@ -385,3 +386,13 @@ def test_a_pilot_that_asks_for_ever_gets_nothing_more(
     assert [isinstance(one, ProxyIssued) for one in answers] == [True] * 5 + [False] * 2
     assert isinstance(answers[-1], Refused)
     assert answers[-1].code == "limit"
+
+
+def test_a_pilot_that_asks_in_vain_for_ever_fills_no_audit(store: Store, manager: ProxyManager) -> None:
+    asked = RequestProxy(job=99, attempt=1, csr=make_csr(new_key()))
+    for now in (6000.0, 6060.0):
+        tell(store, manager, [admitted(asked, PILOT, now=now) for _ in range(REFUSED_PER_MINUTE + 40)], now)
+    with store.reading() as tx:
+        lines = [msgspec.json.decode(row.detail) for row in audit.query(tx, event="proxy.refused", limit=1000)]
+    assert len(lines) == 2 * REFUSED_PER_MINUTE
+    assert [line["unrecorded"] for line in lines if "unrecorded" in line] == [40]

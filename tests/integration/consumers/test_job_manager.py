@@ -307,3 +307,17 @@ def test_a_script_that_commands_without_end_fills_no_audit(store: Store, manager
     assert lines == {ADA.identity: OWN_PER_MINUTE + 2, ADMIN.identity: OWN_PER_MINUTE + 30}
     told = [json.loads(row.detail).get("unrecorded") for row in rows if row.identity == ADA.identity]
     assert [one for one in told if one] == [30]
+
+
+def test_who_reaches_for_others_jobs_in_vain_is_written_down_and_fills_no_audit(
+    store: Store, manager: JobManager
+) -> None:
+    """Apart from what he does to his own, so that nothing hides it."""
+    now = 6000.0
+    put_job(store, 1, ADA)
+    put_job(store, 2, user("carl", group="vo_other"))
+    for job in (1, 2, 999):
+        tell(store, manager, [admitted(KillJobs(jobs=(job,)), ADA, now=now) for _ in range(OWN_PER_MINUTE)], now)
+    with store.reading() as tx:
+        lines = [json.loads(row.detail) for row in audit.query(tx, event="job.commanded", limit=1000)]
+    assert Counter(line["jobs"] for line in lines) == {"1": OWN_PER_MINUTE, "2": OWN_PER_MINUTE}

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import datetime as dt
 import hashlib
+import json
 import time
 
 import pytest
 from cryptography.fernet import Fernet
 
 from broker.identity import Credential, make_csr, new_key, parse_certificate, sign_csr, split_chain
-from consumers.delegating import MAX_PENDING
+from consumers import delegating
+from consumers.delegating import MAX_PENDING, PER_MINUTE, REFUSED_PER_MINUTE
 from consumers.directory import Directory
 from consumers.proxy_manager import ProxyManager
 from consumers.store import Store, audit, proxies, registry, sessions
@@ -157,6 +159,23 @@ def test_requests_under_way_are_bounded(store: Store, manager: ProxyManager) -> 
     assert refused.code == "limit"
     chores(store, manager, time.time() + 4000)
     begin(store, manager)
+
+
+def test_who_delegates_in_vain_for_ever_fills_no_audit(store: Store, manager: ProxyManager) -> None:
+    bogus = PutDelegation(delegation="none", chain="none")
+    for now in (6000.0, 6060.0):
+        tell(store, manager, [admitted(bogus, REAL, now=now) for _ in range(REFUSED_PER_MINUTE + 40)], now)
+    with store.reading() as tx:
+        lines = [json.loads(row.detail) for row in audit.query(tx, event="delegation.refused", limit=1000)]
+    assert len(lines) == 2 * REFUSED_PER_MINUTE
+    assert [line["unrecorded"] for line in lines if "unrecorded" in line] == [40]
+
+
+def test_delegations_in_a_minute_are_bounded(store: Store, manager: ProxyManager, monkeypatch) -> None:
+    monkeypatch.setattr(delegating, "MAX_PENDING", 10_000)
+    asked = [admitted(RequestDelegation(), REAL, now=6000.0) for _ in range(PER_MINUTE + 3)]
+    heard = tell(store, manager, asked, 6000.0)
+    assert [type(answer) for answer in heard.said[-4:]] == [DelegationCsr, Refused, Refused, Refused]
 
 
 # -- pilots -------------------------------------------------------------------------------------------------------

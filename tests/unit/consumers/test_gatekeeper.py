@@ -30,6 +30,10 @@ class Register:
 
     def __init__(self) -> None:
         self.suspended: set[str] = set()
+        self.limited: set[str] = set()
+
+    def __call__(self, thumbprint: str) -> object:
+        return SimpleNamespace(limited=thumbprint in self.limited)
 
     def verify(self, ders: list[bytes]) -> object:
         raise AssertionError("nothing here is a chain")
@@ -71,7 +75,7 @@ def register() -> Register:
 def store(monkeypatch: pytest.MonkeyPatch) -> Sessions:
     def get(tx: Sessions, client: str) -> object | None:
         row = tx.rows.get(client)
-        return None if row is None else SimpleNamespace(identity=row.identity, grp=row.group)
+        return None if row is None else SimpleNamespace(identity=row.identity, grp=row.group, thumbprint=client)
 
     monkeypatch.setattr(module.sessions, "get", get)
     monkeypatch.setattr(module.audit, "append", lambda *_, **__: None)
@@ -185,3 +189,10 @@ def test_remembered_sessions_are_bounded(keeper: Gatekeeper, store: Sessions, mo
     assert store.reads == 9
     assert keeper.vhost({"username": WHO[-1].cli})
     assert store.reads == 9
+
+
+def test_a_payloads_proxy_reads_no_events(keeper: Gatekeeper, register: Register) -> None:
+    """A limited proxy of somebody who may see all lies on worker nodes with his jobs."""
+    register.limited.add(OLGA.cli)
+    assert not resource(keeper, OLGA, "queue", MONITORING, "read")
+    assert resource(keeper, OLGA, "queue", reply_queue(OLGA.cli), "read")
