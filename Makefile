@@ -6,6 +6,8 @@ VENV := .venv/bin
 ARGS ?=
 # How many times as many examples `make fuzz` tries
 FUZZ ?= 20
+# Test processes at a time, each with servers of its own; tests of one file stay together.  make test WORKERS=0: one by one
+WORKERS ?= 2
 # Code, for the checks
 ROOMS := schemas broker producers consumers pilot compose
 
@@ -25,7 +27,7 @@ setup-dev:
 	@sh compose/bootstrap.sh --dev rabbitmq postgres grid
 
 test: setup-dev ## the whole test suite, with private servers: RabbitMQ, PostgreSQL, VOMS, MyProxy
-	@$(VENV)/python -m pytest $(ARGS)
+	@$(VENV)/python -m pytest -n $(WORKERS) --dist loadfile $(ARGS)
 
 lint:
 	@sh compose/bootstrap.sh --dev

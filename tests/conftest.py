@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import uuid
 from collections.abc import Iterator
 
@@ -11,6 +12,10 @@ from compose.local.postgres import PostgresCluster
 from compose.local.rabbitmq import RabbitNode
 from tests.support import grid_servers, servers
 from tests.support.grid_servers import Database, GridCa, MyProxyServer, VomsServer
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    # Started in the background, as some build machines do: programs that the tests interrupt would inherit deafness.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")

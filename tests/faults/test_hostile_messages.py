@@ -15,6 +15,7 @@ import msgspec
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 
+from broker.identity import new_key
 from broker.publisher import Letter
 from broker.session import Incoming, Session
 from broker.signing import Signer
@@ -212,9 +213,8 @@ def test_what_is_signed_but_wrong_is_refused_audited_and_told(place, peer, job, 
 
 
 def test_a_signature_of_an_unknown_chain_asks_for_a_new_login(place, peer, job):
-    with place.place.session(place.place.user()) as never_used:
-        own, other = peer.session._signer, never_used._signer
-    stranger = Signer(other.key, "A" * 43, own.issuer, own.client, own.group)
+    own = peer.session._signer
+    stranger = Signer(new_key(), "A" * 43, own.issuer, own.client, own.group)
     letter = peer.letter(KillJobs(jobs=(job,)))
     peer.send(peer.signed(letter, stranger))
     assert isinstance(peer.answer(letter.message_id), ChainUnknown)

@@ -39,7 +39,7 @@ def test_dead_letters_are_listed_read_and_closed(store: Store) -> None:
 def test_the_audit_is_read_backwards(store: Store) -> None:
     with store.transaction() as tx:
         audit.append(tx, 1.0, "login", identity="/CN=a", client="c", detail={"group": "vo"})
-        audit.append_many(tx, [(2.0, "denied", "/CN=b", "d", {}), (3.0, "login", "/CN=b", "d", {})])
+        audit.append_many(tx, [(2.0, "login.denied", "/CN=b", "d", {}), (3.0, "login", "/CN=b", "d", {})])
         assert [row.time for row in audit.query(tx)] == [3.0, 2.0, 1.0]
         first = audit.query(tx, event="login", identity="/CN=a")[0]
         assert (first.detail, first.client) == (b'{"group":"vo"}', "c")
