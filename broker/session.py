@@ -142,7 +142,9 @@ class Session:
 
     def _accepted(self, credential: Credential, client: str = "") -> ChainPassport:
         """Our own chain is verified first: what we would not believe of others, others will not believe of us."""
-        return ChainPassport(credential, verify_chain(credential.ders, self._trust, self._voms, _utc_now()), client)
+        chain = verify_chain(credential.ders, self._trust, self._voms, _utc_now())
+        chain.check_may_act()
+        return ChainPassport(credential, chain, client)
 
     def use(self, credential: Credential) -> None:
         """Sign and log in with this credential of the same identity from now on. The services know its chain already.
@@ -373,11 +375,11 @@ class Session:
         try:
             ders = [base64.b64decode(item, validate=True) for item in x5c]
             chain = verify_chain(ders, self._trust, None, _utc_now())
+            facts = facts_of(chain)
         except (ValueError, PermanentError) as error:
             raise RefusalError("forged", f"the welcome's chain: {error}") from None
         if chain.identity != self._settings.gatekeeper:
             raise RefusalError("forged", "the welcome is not from the gatekeeper")
-        facts = facts_of(chain)
         return lambda asked: facts if asked == chain.thumbprint_b64url else None
 
     def _on_welcome(self, welcome: Welcome, login: str) -> None:
@@ -394,10 +396,11 @@ class Session:
         for info in welcome.services:
             try:
                 chain = verify_chain(info.chain, self._trust, None, _utc_now())
+                facts = facts_of(chain)
             except PermanentError:
                 continue  # this side does not trust it: whatever it says is refused
             if chain.identity == info.dn:
-                chains[chain.thumbprint_b64url] = facts_of(chain)
+                chains[chain.thumbprint_b64url] = facts
                 services[info.dn] = Principal(info.dn, service=info.name)
         self._chains, self._services = chains, services
 

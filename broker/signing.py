@@ -100,7 +100,12 @@ class ChainFacts:
 
 
 def facts_of(chain: VerifiedChain) -> ChainFacts:
-    """What verification of messages needs of a verified chain."""
+    """What verification of messages needs of a verified chain.
+
+    Raises:
+        IdentityError: nobody may act by this chain.
+    """
+    chain.check_may_act()
     return ChainFacts(
         chain.identity,
         chain.limited,

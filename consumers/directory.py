@@ -147,10 +147,12 @@ class Directory:
         """Verify a chain against the trust directory now.
 
         Raises:
-            IdentityError: it is not valid.
+            IdentityError: it is not valid, or nobody may act by it.
         """
         self._look_at_trust()
-        return verify_chain(ders, self._trust, self._voms, dt.datetime.fromtimestamp(self._clock(), dt.UTC))
+        chain = verify_chain(ders, self._trust, self._voms, dt.datetime.fromtimestamp(self._clock(), dt.UTC))
+        chain.check_may_act()
+        return chain
 
     def _look_at_trust(self) -> None:
         """Forget what was verified before the trust directory changed: a CRL acts as fast as the registry."""
@@ -197,10 +199,9 @@ class Directory:
         ends = x509.load_der_x509_certificate(ders[0]).not_valid_after_utc - dt.timedelta(seconds=1)
         at = min(dt.datetime.fromtimestamp(now, dt.UTC), ends)
         try:
-            chain = verify_chain(ders, self._trust, self._voms, at)
+            return facts_of(verify_chain(ders, self._trust, self._voms, at))
         except IdentityError:
             return None
-        return facts_of(chain)
 
 
 def member_of(known: Registry, identity: str, group: str) -> Principal | None:

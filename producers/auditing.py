@@ -215,13 +215,14 @@ class SealReader:
             # A seal stays good when the certificate has ended: verified at its last moment, like an old message.
             ends = parse_certificate(ders[0]).x509.not_valid_after_utc - dt.timedelta(seconds=1)
             chain = verify_chain(ders, self._trust, None, min(dt.datetime.now(dt.UTC), ends))
+            facts = facts_of(chain)
         except IdentityError as error:
             return f"its certificate is not accepted: {error}"
         if chain.thumbprint_b64url != signer.thumbprint:
             return "its certificate is another one"
         if chain.identity != self._auditor:
             return f"it is signed by {chain.identity}, and the auditor is {self._auditor}"
-        return facts_of(chain)
+        return facts
 
     def __call__(self, seal: AuditSeal) -> AuditSealed:
         """What a seal says.

@@ -50,7 +50,7 @@ class VerifiedChain:
     """A proven identity; only ``verify_chain`` makes one."""
 
     identity: str
-    """Canonical DN of the end entity; of the leaf itself where a proxy of the chain is independent."""
+    """Canonical DN of the end entity; of the leaf itself where a proxy of the chain is independent (see ``barred``)."""
     limited: bool
     depth: int
     """Number of proxies; 0 for a plain end entity."""
@@ -65,6 +65,17 @@ class VerifiedChain:
     """Leaf first, down to the last certificate before the root."""
     acs: tuple[VomsAc, ...] = ()
     """VOMS attributes, leaf's first; the invalid ones too, marked."""
+    barred: str = ""
+    """Why nobody may act by this chain, sound as it is; empty: he may."""
+
+    def check_may_act(self) -> None:
+        """Check that messages may be signed and logins made by this chain.
+
+        Raises:
+            IdentityError: they may not.
+        """
+        if self.barred:
+            raise IdentityError(self.barred)
 
     @property
     def fqans(self) -> tuple[str, ...]:
@@ -104,7 +115,7 @@ def verify_chain(
         raise IdentityError(error.reason, identity=end_entity.dn) from None
     path = (end_entity, *proxies)
     leaf = path[-1]
-    independent = max((i for i, info in enumerate(infos, 1) if info.language == INDEPENDENT), default=0)
+    independent = any(info.language == INDEPENDENT for info in infos)
     return VerifiedChain(
         identity=leaf.dn if independent else end_entity.dn,
         limited=any(info.language == LIMITED for info in infos),
@@ -117,7 +128,21 @@ def verify_chain(
         ders=tuple(item.der for item in (*reversed(path), *trusted[1:-1])),
         # An independent proxy inherits nothing (RFC 3820 §3.8.2): what was given to the user is not its own.
         acs=() if independent else verify_acs(proxies, end_entity, trust, vomsdir, now),
+        barred=_barred(leaf, independent=independent),
     )
+
+
+def _barred(leaf: Certificate, *, independent: bool) -> str:
+    """Tell why a sound chain may not act.
+
+    An independent proxy's name is its issuer's and a CN of his own choice, and no authority has looked at it: it may
+    be the very name that an authority gave to somebody else (``/CN=Ada`` and her robot, ``/CN=Ada/CN=Robot``).
+    """
+    if independent:
+        return "an independent proxy has no rights here: whoever issued it chose its name himself"
+    if not leaf.may_sign:
+        return f"the keyUsage of {leaf.dn} lacks digitalSignature: it may sign no messages"
+    return ""
 
 
 def order_chain(
