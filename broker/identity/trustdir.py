@@ -53,11 +53,20 @@ class Crl:
     last_update: dt.datetime
     next_update: dt.datetime | None
     has_unknown_critical: bool
+    is_partial: bool
 
     @functools.cached_property
     def revoked(self) -> frozenset[int]:
         """The revoked serial numbers (the library searches its list anew at every question)."""
         return frozenset(entry.serial_number for entry in self.x509)
+
+    @functools.cached_property
+    def has_unknown_entry(self) -> bool:
+        """Whether an entry has a critical extension: it may be another issuer's (RFC 5280 §5.3: MUST NOT be used)."""
+        try:
+            return any(item.critical for entry in self.x509 for item in entry.extensions)
+        except (ValueError, TypeError, x509.DuplicateExtension, UnsupportedAlgorithm):
+            return True
 
     def is_signed_by(self, authority: Certificate) -> bool:
         """Tell whether the authority's key made this list, with SHA-2, and was allowed to (cRLSign)."""
@@ -160,6 +169,17 @@ def _read_authorities(path: Path) -> list[Certificate]:
 _HARMLESS_CRL_EXTENSIONS = {"2.5.29.35", "2.5.29.20"}
 
 
+def _is_partial(crl: x509.CertificateRevocationList) -> bool:
+    """Tell whether a list speaks of some certificates only, also where it does not say so critically as it must.
+
+    A list of changes, of one kind of certificates or of one distribution point says nothing about who is not on it
+    (RFC 5280 §5.2.4, §5.2.5).
+    """
+    return any(
+        isinstance(item.value, x509.DeltaCRLIndicator | x509.IssuingDistributionPoint) for item in crl.extensions
+    )
+
+
 def _parse_crl(data: bytes) -> Crl:
     try:
         parsed = x509.load_pem_x509_crl(data) if data.lstrip()[:1] == b"-" else x509.load_der_x509_crl(data)
@@ -170,6 +190,7 @@ def _parse_crl(data: bytes) -> Crl:
             parsed.last_update_utc,
             parsed.next_update_utc,
             not critical <= _HARMLESS_CRL_EXTENSIONS,
+            _is_partial(parsed),
         )
     except (ValueError, TypeError, x509.DuplicateExtension, x509.InvalidVersion, UnsupportedAlgorithm):
         raise IdentityError("malformed CRL") from None
