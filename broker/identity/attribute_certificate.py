@@ -25,6 +25,7 @@ OID_AC_CERTIFICATES = "1.3.6.1.4.1.8005.100.100.10"
 OID_GENERIC_ATTRIBUTES = "1.3.6.1.4.1.8005.100.100.11"
 OID_NO_REVOCATION = "2.5.29.56"
 OID_AUTHORITY_KEY = "2.5.29.35"
+OID_TARGETS = "2.5.29.55"
 # What we process in an AC.
 _UNDERSTOOD = {OID_AC_CERTIFICATES, OID_GENERIC_ATTRIBUTES, OID_NO_REVOCATION, OID_AUTHORITY_KEY}
 # One AC with its issuer's chain; the largest seen have 12 KiB.
@@ -145,7 +146,10 @@ def _read_ac(element: der.Element) -> AttributeCertificate:
         # issuerUniqueID, a BIT STRING, may stand before the extensions; nobody uses it.
         if item.tag != der.BIT_STRING:
             read_extensions(item, extensions)
-    unknown = [name for name, item in extensions.items() if item.critical and name not in _UNDERSTOOD]
+    # A restriction to targets must be critical (RFC 5755 §4.3.2); one that forgot to be is one all the same.
+    unknown = [
+        name for name, item in extensions.items() if (item.critical or name == OID_TARGETS) and name not in _UNDERSTOOD
+    ]
     return AttributeCertificate(
         signed=info.encoded,
         algorithm=der.oid(algorithm.expect(der.SEQUENCE).children()[0]),

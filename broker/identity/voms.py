@@ -3,7 +3,7 @@
 Promises: an AC counts only if its holder is the chain's end entity (issuer + serial, or VOMS's old subject +
 serial), its issuer stands in an LSC file of its VO with the same chain of names, its issuer's certificates verify
 against the trust store, its signature and validity are right, it has no critical extension that we do not
-process (a critical target restriction included), it says that nobody revokes it and which key signed it, as VOMS's own
+process (any restriction to targets included), it says that nobody revokes it and which key signed it, as VOMS's own
 verifier asks, and each FQAN lies in its VO. Others are reported as invalid with
 the reason; they never make the chain invalid. The certificates of a VOMS server must come in the AC itself
 (as every server of the last 15 years sends them).
@@ -160,7 +160,7 @@ def _issuer(ac: AttributeCertificate, trust: TrustStore, vomsdir: VomsDir | None
     chains = vomsdir.chains_of(ac.vo) if vomsdir is not None else ()
     if not any(chain[0] == ac.issuer_dn for chain in chains):
         raise IdentityError(f"issuer not in LSC of {ac.vo}")
-    found = [parse_certificate(item) for item in ac.certificates]
+    found = [parse_certificate(item) for item in dict.fromkeys(ac.certificates)]
     issuers = [item for item in found if item.subject == ac.issuer and not item.is_ca and not item.is_proxy]
     if len(issuers) != 1:
         raise IdentityError("issuer's certificate is not in the AC")

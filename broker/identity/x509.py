@@ -36,10 +36,12 @@ from .trustdir import Crl, TrustFiles, fingerprint
 
 if TYPE_CHECKING:
     import datetime as dt
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Collection, Iterable, Sequence
     from pathlib import Path
 
     from cryptography import x509
+
+    from schemas.identity import Rdn
 
     from .certificate import Certificate
 
@@ -82,6 +84,7 @@ class _Snapshot:
     def __init__(self, files: TrustFiles) -> None:
         self.files = files
         self.by_der = {item.der: item for item in files.authorities}
+        self.names = {item.subject for item in files.authorities}
         anchors = [item for item in files.authorities if item.is_self_issued and _is_strong(item)]
         # Authorities below a root are only material for chains: the chain must reach the root, through its CRL.
         self.intermediates = [item.x509 for item in files.authorities if not item.is_self_issued]
@@ -187,7 +190,7 @@ class TrustStore:
         snapshot = self._current()
         check_validity(certificate, now)
         certificate_key(certificate.x509)
-        given = _one_of_each(intermediates)
+        given = _one_of_each(intermediates, snapshot.names, now)
         chain = self._build(snapshot, certificate, given, now)
         known = {item.der: item for item in (certificate, *given)} | snapshot.by_der
         read = tuple(known[encoded] for encoded in chain)
@@ -218,13 +221,19 @@ class TrustStore:
         return [item.public_bytes(Encoding.DER) for item in verified.chain]
 
 
-def _one_of_each(authorities: Iterable[Certificate]) -> list[Certificate]:
-    """Keep one certificate of each authority (name and key) whose key we accept, the one that lives longest.
+def _one_of_each(
+    authorities: Iterable[Certificate], known: Collection[Sequence[Rdn]], now: dt.datetime
+) -> list[Certificate]:
+    """Keep one certificate of each authority (name and key) whose key we accept: the one that lives longest.
 
+    Of an authority that several have certified, a valid one by an authority of the directory goes first.
     A certificate has one true issuer then. Fifteen that an attacker made of one name and one key could each stand
     above each other: the library would try all 15**8 paths (older versions of it without any bound).
     """
-    kept = {(item.subject_der, item.spki): item for item in sorted(authorities, key=_end)}
+    ranked = sorted(
+        authorities, key=lambda item: (item.x509.not_valid_after_utc >= now, item.issuer in known, _end(item))
+    )
+    kept = {(item.subject_der, item.spki): item for item in ranked}
     return [item for item in kept.values() if _is_strong(item)]
 
 
@@ -255,7 +264,9 @@ def _check_signing_policy(snapshot: _Snapshot, child: Certificate, issuer: Certi
 
 def _check_revocation(snapshot: _Snapshot, child: Certificate, issuer: Certificate, now: dt.datetime) -> None:
     crl = snapshot.crl_of(issuer)
-    if crl.has_unknown_critical:
+    if crl.is_partial:
+        raise IdentityError(f"the CRL of {issuer.dn} is no complete list")
+    if crl.has_unknown_critical or crl.has_unknown_entry:
         raise IdentityError(f"the CRL of {issuer.dn} has a critical extension that is not understood")
     if now < crl.last_update:
         raise IdentityError(f"the CRL of {issuer.dn} is not yet valid")
