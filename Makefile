@@ -12,10 +12,10 @@ WORKERS ?= 2
 ROOMS := schemas broker producers consumers pilot compose
 
 .DEFAULT_GOAL := help
-.PHONY: help demo setup setup-dev test check lint fuzz pilot bench docs lock clean
+.PHONY: help demo setup setup-dev test check lint fuzz pilot bench bench-matcher docs lock clean
 
 help: ## this list
-	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 16
 
 demo: setup ## set up, then run the whole chain on this machine: broker, consumers, pilots, real jobs
 	@$(VENV)/pilotage demo
@@ -49,6 +49,10 @@ pilot: setup ## build the pilot as one file, pilot.pyz
 bench: ## measure the whole path and print a table
 	@sh compose/bootstrap.sh --dev rabbitmq postgres
 	@$(VENV)/python -m tests.benchmarks.run $(ARGS)
+
+bench-matcher: ## measure the matcher's core, beside an SQL matcher on the same data
+	@sh compose/bootstrap.sh --dev postgres
+	@$(VENV)/python -m tests.benchmarks.bench_matcher $(ARGS)
 
 docs: ## write the generated reference pages anew
 	@sh compose/bootstrap.sh --dev
