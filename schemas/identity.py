@@ -56,18 +56,26 @@ ATTRIBUTE_NAMES: dict[str, str] = {
     "2.5.4.13": "description",
     "2.5.4.15": "businessCategory",
     "2.5.4.17": "postalCode",
+    "2.5.4.18": "postOfficeBox",
+    "2.5.4.20": "telephoneNumber",
     "2.5.4.41": "name",
     "2.5.4.42": "GN",
     "2.5.4.43": "initials",
     "2.5.4.44": "generationQualifier",
     "2.5.4.46": "dnQualifier",
+    "2.5.4.51": "houseIdentifier",
     "2.5.4.65": "pseudonym",
+    "2.5.4.72": "role",
     "2.5.4.97": "organizationIdentifier",
     "0.9.2342.19200300.100.1.1": "UID",
     "0.9.2342.19200300.100.1.3": "mail",
     "0.9.2342.19200300.100.1.25": "DC",
     "1.2.840.113549.1.9.1": "emailAddress",
     "1.2.840.113549.1.9.2": "unstructuredName",
+    "1.2.840.113549.1.9.8": "unstructuredAddress",
+    "1.3.6.1.4.1.311.60.2.1.1": "jurisdictionL",
+    "1.3.6.1.4.1.311.60.2.1.2": "jurisdictionST",
+    "1.3.6.1.4.1.311.60.2.1.3": "jurisdictionC",
 }
 """OID → the name that OpenSSL's one-line form uses."""
 
@@ -75,6 +83,7 @@ _ALIASES = {"e": "emailAddress", "email": "emailAddress", "userid": "UID", "s": 
 _BY_LOWER_NAME = {name.lower(): name for name in ATTRIBUTE_NAMES.values()} | _ALIASES
 _SEPARATOR = re.compile(r"[/+]([A-Za-z][A-Za-z0-9-]*|[0-9]+(?:\.[0-9]+)+)=")
 _ESCAPE = re.compile(r"\\(?:([\\/+])|u\{([0-9a-f]{1,6})\})")
+_FOREIGN_BYTES = re.compile(r"(?:\\x[0-9A-Fa-f]{2})+")
 # C0, DEL, C1, soft hyphen, zero-width and direction marks, line separators, BOM, surrogates: a fixed list and not
 # str.isprintable(), whose answer changes between Python versions and would change client ids with it.
 _UNSAFE = re.compile("[\x00-\x1f\x7f-\x9f\xad\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff\ud800-\udfff]")
@@ -95,7 +104,9 @@ def format_dn(rdns: Iterable[Sequence[TypeAndValue]]) -> str:
 
 
 def parse_dn(text: str) -> tuple[Rdn, ...]:
-    """Read a DN in slash form; types may be written in any case or as ``E``, ``Email``, ``USERID``.
+    r"""Read a DN in slash form; types may be written in any case or as ``E``, ``Email``, ``USERID``.
+
+    What is not ASCII may be written as OpenSSL, the grid's tools and VOMS do, byte by byte: ``Zo\xC3\xAB`` is ``Zoë``.
 
     Raises:
         InvalidInputError: not a DN, too long, or an attribute type that is unknown.
@@ -136,6 +147,14 @@ def _canonical_type(text: str) -> str:
         raise InvalidInputError(f"unknown attribute type {text!r} in a DN; write its dotted OID") from None
 
 
+def _decoded(escapes: str) -> str:
+    r"""Decode a run of ``\xHH``: the bytes of UTF-8."""
+    try:
+        return bytes.fromhex(escapes.replace("\\x", "")).decode("utf-8")
+    except UnicodeDecodeError:
+        raise InvalidInputError("the \\x escapes in a DN must be UTF-8") from None
+
+
 def _read_value(text: str, start: int) -> tuple[str, int]:
     """Read one value up to the next unescaped separator; return it with the position where it ended."""
     parts: list[str] = []
@@ -144,6 +163,10 @@ def _read_value(text: str, start: int) -> tuple[str, int]:
         if text[position] != "\\":
             parts.append(text[position])
             position += 1
+            continue
+        if foreign := _FOREIGN_BYTES.match(text, position):
+            parts.append(_decoded(foreign[0]))
+            position = foreign.end()
             continue
         escape = _ESCAPE.match(text, position)
         if escape is None or (escape[2] and int(escape[2], 16) > 0x10FFFF):

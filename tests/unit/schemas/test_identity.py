@@ -33,6 +33,13 @@ ADA = "/DC=org/DC=example/OU=People/CN=Ada Example/CN=12345"
         ("/CN=a=b==", "/CN=a=b=="),
         ("/CN=Zoë Übel", "/CN=Zoë Übel"),
         ("/CN=a\\u{a}b", "/CN=a\\u{a}b"),
+        ("/CN=Zo\\xC3\\xAB \\xc3\\x9Cbel/OU=x", "/CN=Zoë Übel/OU=x"),
+        ("/CN=a\\x0Ab", "/CN=a\\u{a}b"),
+        ("/CN=a\\x2FCN=b", "/CN=a\\/CN=b"),
+        ("/CN=a\\\\xC3", "/CN=a\\\\xC3"),
+        ("/CN=host\\/ce.example.org", "/CN=host/ce.example.org"),
+        ("/CN=a \\+ b", "/CN=a + b"),
+        ("/telephoneNumber=\\+49", "/telephoneNumber=+49"),
     ],
 )
 def test_canonical(text: str, canonical: str) -> None:
@@ -54,6 +61,9 @@ def test_canonical(text: str, canonical: str) -> None:
         "/CN=a\\b",
         "/CN=a\\",
         "/CN=a\\u{110000}",
+        "/CN=a\\xC3",
+        "/CN=a\\xED\\xA0\\x80",
+        "/CN=a\\x4",
         "/CN=" + "x" * 5000,
     ],
 )
