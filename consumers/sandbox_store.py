@@ -28,6 +28,9 @@ from .store.sandboxes import Chunk, Upload
 
 PURGE_SECONDS = 3600.0
 
+MAX_UNUSED = 20_000
+"""Files of one sender that no job refers to: empty ones cost a row each, too, and all are counted with each new one."""
+
 NOT_THERE = "no such job, or no such file of it"
 
 
@@ -75,7 +78,9 @@ class SandboxStore(Consumer):
         """Why a sender may not store so much more; empty if he may."""
         sender = message.principal
         top = ceiling(self._directory.registry().limits, Measure.SANDBOX_BYTES, sender.identity, sender.group)
-        used = sandboxes.unused_bytes(batch.tx, owner)
+        files, used = sandboxes.unused(batch.tx, owner)
+        if files >= MAX_UNUSED:
+            return f"{files:,} of your files wait for a job that refers to them; at most {MAX_UNUSED:,}"
         if used + size <= top.value:
             return ""
         return (

@@ -13,7 +13,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
+import schemas.messages  # noqa: F401 - importing it registers every message type
+from schemas.registry import registered
+
 FRAME_MAX = 65_536  # bytes before login: a chain of proxies in the SASL response exceeds the default of 4096
+# Bytes of a body: as many as the largest message type may have. The default before RabbitMQ 4 is 128 MB, and a service
+# has hundreds of messages in memory before it looks at the first.
+MESSAGE_MAX = max(row.max_bytes for row in registered().values())
 AUTH_CACHE_MS = 5_000  # a revoked right lives at most this long in the broker
 GATEKEEPER_PLUGINS = ("rabbitmq_auth_backend_http", "rabbitmq_auth_backend_cache", "rabbitmq_management")
 
@@ -64,6 +70,7 @@ def render_config(settings: NodeSettings) -> str:
         "ssl_options.versions.1 = tlsv1.3",
         "ssl_options.versions.2 = tlsv1.2",
         f"initial_frame_max = {FRAME_MAX}",
+        f"max_message_size = {MESSAGE_MAX}",
         "heartbeat = 20",
         "loopback_users = none",
         f"load_definitions = {settings.definitions}",

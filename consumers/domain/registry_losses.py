@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 from schemas.access import AccessRule
-from schemas.entries import AnyEntry, EntryKey, GroupEntry, MemberEntry, RuleEntry, UserEntry
+from schemas.entries import AnyEntry, EntryKey, GroupEntry, MemberEntry, RuleEntry, ServiceEntry, UserEntry
 from schemas.messages.registrar import Blocked, Difference
 
 from .registry import Draft, ends
@@ -81,13 +81,20 @@ def _rules(entries: Iterable[AnyEntry]) -> tuple[AccessRule, ...]:
 
 
 def locked_out(draft: Draft, may: May, actor: str = "") -> str:
-    """Whether a draft leaves no operator, or takes this one's right away; why, empty if not."""
+    """Whether a draft leaves no operator or silences a service, or takes this one's right away; why, empty if not."""
+    silent = _services(draft.book.entries.values()) - _services(map(draft.entry, draft.keys("service")))
+    if silent:
+        return f"what {min(silent)} says would count no more"
     before, after = operators(draft, may)
     if before and not after:
         return "no operator would be left"
     if actor and actor in before and actor not in after:
         return "you would lock yourself out"
     return ""
+
+
+def _services(entries: Iterable[AnyEntry | None]) -> set[str]:
+    return {entry.name or "" for entry in entries if isinstance(entry, ServiceEntry)}
 
 
 def losses(differences: Sequence[Difference]) -> list[Loss]:

@@ -173,15 +173,15 @@ def is_known(tx: Reading, owner: str, sha256: str) -> bool:
     return sql.fetch_one(tx, sa.select(c.sha256).where(c.sha256 == sha256, c.owner == owner)) is not None
 
 
-def unused_bytes(tx: Reading, owner: str) -> int:
-    """Bytes of all files that the owner sent, or is sending, and that no job refers to."""
+def unused(tx: Reading, owner: str) -> tuple[int, int]:
+    """How many files the owner sent, or is sending, that no job refers to, and their bytes."""
     u = uploads.c
     unused = (
         ~sa.exists().where(input_files.c.sha256 == u.sha256),
         ~sa.exists().where(output_files.c.sha256 == u.sha256),
     )
-    row = sql.fetch_one(tx, sa.select(sa.func.sum(u.size)).where(u.owner == owner, *unused))
-    return 0 if row is None or row[0] is None else int(row[0])
+    row = sql.fetch_one(tx, sa.select(sa.func.count(), sa.func.sum(u.size)).where(u.owner == owner, *unused))
+    return (0, 0) if row is None else (int(row[0]), int(row[1] or 0))
 
 
 def bind_inputs(tx: Transaction, pairs: Collection[tuple[int, str]]) -> None:

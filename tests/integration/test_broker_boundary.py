@@ -270,6 +270,15 @@ def test_a_user_stays_out_of_the_others_doors(user, exchange):
     assert user.refused(publish(exchange, "job.report.v1")) == 403
 
 
+def test_nobody_fills_a_service_with_one_message(user):
+    """The broker takes no body beyond what any message may have: services hold hundreds before they look at one."""
+
+    def attempt(channel):
+        channel.basic_publish("pilotage.users", "job.submit.v1", b"x" * ((16 << 20) + 1))
+
+    assert user.refused(attempt) in {406, 501}
+
+
 def test_what_it_may_it_can(pilot, user):
     for hostile, exchange, key in (
         (pilot, "pilotage.pilots", "pilot.heartbeat.v1"),

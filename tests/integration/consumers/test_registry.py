@@ -312,6 +312,17 @@ def test_a_rule_locks_no_operator_out_by_mistake(store: Store, keeper: RegistryK
     applied(change(store, keeper, (ADD, RuleEntry(name="s", effect=Effect.DENY, who="*", what="*")), force=True))
 
 
+def test_no_service_is_silenced_by_mistake(store: Store, keeper: RegistryKeeper) -> None:
+    """Whoever takes the registry's name away could not give it back: nobody would believe its answers."""
+    first, second = "/O=Example/CN=pa-1", "/O=Example/CN=pa-2"
+    applied(change(store, keeper, *((ADD, ServiceEntry(dn=dn, name="pilot-authority")) for dn in (first, second))))
+    applied(change(store, keeper, (REMOVE, ServiceEntry(dn=second))))
+    for attempt in ((REMOVE, ServiceEntry(dn=first)), (SET, ServiceEntry(dn=first, name="relay"))):
+        answer = refused(change(store, keeper, attempt))
+        assert (answer.code, "what pilot-authority says would count no more" in answer.reason) == ("conflict", True)
+    applied(change(store, keeper, (REMOVE, ServiceEntry(dn=first)), force=True))
+
+
 def test_history_says_who_what_when_and_why(store: Store, keeper: RegistryKeeper) -> None:
     change(store, keeper, (SET, SiteEntry(name="S1", usable=False)))
     change(store, keeper, (SET, SiteEntry(name="S1", usable=True)))

@@ -7,6 +7,7 @@ import os
 
 import pytest
 
+from consumers import sandbox_store
 from consumers.directory import Directory
 from consumers.sandbox_store import SandboxStore
 from consumers.store import Store, jobs, sandboxes, submissions
@@ -88,6 +89,14 @@ def test_nobody_stores_without_bound(store: Store, consumer: SandboxStore) -> No
     with store.transaction() as tx:
         sandboxes.bind_inputs(tx, {(1, SHA)})
     assert isinstance(ask(store, consumer, small)[0], SandboxStored), "what a job refers to does not count"
+
+
+def test_nobody_stores_small_files_without_bound(store: Store, consumer: SandboxStore, monkeypatch) -> None:
+    monkeypatch.setattr(sandbox_store, "MAX_UNUSED", 3)
+    files = [chunks(data, hashlib.sha256(data).hexdigest())[0] for data in (b"a", b"b", b"c", b"d")]
+    assert [type(ask(store, consumer, file)[0]) for file in files] == [SandboxStored] * 3 + [Refused]
+    assert isinstance(ask(store, consumer, files[0])[0], SandboxStored)
+    assert isinstance(ask(store, consumer, files[3], BOB)[0], SandboxStored)
 
 
 def test_who_may_read(store: Store, consumer: SandboxStore) -> None:
