@@ -3,11 +3,14 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from consumers import admission, allowance, cut_off, delegating, following, gatekeeper
+from compose.local.rabbitmq_config import MESSAGE_MAX
+from consumers import admission, allowance, cut_off, delegating, following, gatekeeper, sandbox_store
+from consumers.command_notes import OWN_PER_MINUTE
 from consumers.domain.ceilings import BUILT_IN
 from consumers.domain.index import AGEING_SECONDS
 from consumers.domain.requirements import CPU_CLASSES
 from consumers.domain.shares import MAX_CREDIT
+from consumers.issuing import REFUSED_PER_MINUTE
 from schemas.job import ACCEPT_LEASE, DEFAULT_RUN_LEASE, LEASE_MARGIN, MAX_INFRASTRUCTURE_RETRIES, TRANSITIONS
 from schemas.messages.common import MAX_ATTEMPTS, MAX_SANDBOX_BYTES
 
@@ -41,6 +44,12 @@ def test_limits_of_users_are_those_of_the_code() -> None:
     assert f"every\n{cut_off.SWEEP_SECONDS:.0f} s at everybody who is connected" in text
     assert f"| {following.MAX_PER_CLIENT} by one client, {following.MAX_PER_IDENTITY} by all of one user |" in text
     assert f"| delegations under way | {delegating.MAX_PENDING} |" in text
+    assert f"| delegations begun within a minute | {delegating.PER_MINUTE} |" in text
+    assert f"| {gatekeeper.LOGINS_PER_MINUTE} a minute of one user or enrolled pilot |" in text
+    assert f"| {sandbox_store.MAX_UNUSED // 1000} 000 | `consumers/sandbox_store.py` |" in text
+    assert f"`max_message_size = {MESSAGE_MAX}`" in text
+    assert OWN_PER_MINUTE == delegating.REFUSED_PER_MINUTE == REFUSED_PER_MINUTE == 60
+    assert "60 lines a minute of each" in text
     assert f"| {admission.AUDITED_PER_MINUTE} lines a minute;" in text
     assert f"lives at least {delegating.SHORTEST_DELEGATED / 60:.0f} minutes" in text
     assert f"beyond {MAX_SANDBOX_BYTES >> 20} MiB in total" in text
