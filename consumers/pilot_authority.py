@@ -69,8 +69,9 @@ PENDING_SECONDS = 3600.0
 CHORES_SECONDS = 1.0
 """How often pilots are looked for whose hint was lost: the gatekeeper's word may be, the store's is not."""
 
-MISSED_SECONDS = 1.0
-"""A hint that has not come by then is lost; looking earlier would only do the same work twice."""
+MISSED_SECONDS = 5.0
+"""A hint that has not come by then is lost. Before its hint a pilot may have no queue yet: the gatekeeper declares that
+after it entered the secret as used, and a certificate sent in between would be lost with the secret."""
 
 PURGE_SECONDS = 3600.0
 
@@ -110,8 +111,9 @@ class PilotAuthority(Consumer):
 
     def handle(self, batch: Batch, messages: Sequence[Admitted]) -> list[Outcome]:
         """Handle operators' messages one by one, and all hints with one look at the store."""
-        if any(isinstance(message.message, PilotEnrolling) for message in messages):
-            self._certify_waiting(batch, waited=0.0)
+        hinted = {one.message.enrolment for one in messages if isinstance(one.message, PilotEnrolling)}
+        if hinted:
+            self._certify_all(batch, enrolments.pending(batch.tx, MAX_ENROLMENTS, ids=hinted))
         return [
             ACK if isinstance(message.message, PilotEnrolling) else self.dispatch(batch, message)
             for message in messages
@@ -247,9 +249,8 @@ class PilotAuthority(Consumer):
         batch.answer(message, enrolled)
         return ACK
 
-    def _certify_waiting(self, batch: Batch, *, waited: float) -> None:
-        """Certify all pilots that wait."""
-        for row in enrolments.pending(batch.tx, used_before=batch.now - waited, limit=MAX_ENROLMENTS):
+    def _certify_all(self, batch: Batch, waiting: Sequence[Enrolment]) -> None:
+        for row in waiting:
             try:
                 enrolled = self._enrol(batch, row)
             except (RefusalError, InvalidInputError) as refusal:
@@ -310,7 +311,7 @@ class PilotAuthority(Consumer):
     def chores(self, batch: Batch) -> None:
         """Look for those who wait; forget what is long over."""
         self._next_chores = batch.now + CHORES_SECONDS
-        self._certify_waiting(batch, waited=MISSED_SECONDS)
+        self._certify_all(batch, enrolments.pending(batch.tx, MAX_ENROLMENTS, used_before=batch.now - MISSED_SECONDS))
         if batch.now >= self._next_purge:
             self._next_purge = batch.now + PURGE_SECONDS
             enrolments.purge(batch.tx, batch.now - KEPT)

@@ -149,12 +149,16 @@ def tried_again(tx: Transaction, enrolment: str) -> int:
     return 0 if row is None else int(row[0])
 
 
-def pending(tx: Reading, *, used_before: float, limit: int) -> list[Enrolment]:
-    """Pilots that wait for their certificate, oldest first."""
+def pending(
+    tx: Reading, limit: int, *, ids: Collection[str] | None = None, used_before: float | None = None
+) -> list[Enrolment]:
+    """Pilots that wait for their certificate, oldest first: those named, or those that have waited since then."""
     c = enrolments.c
     statement = (
         sa.select(*sql.picked(enrolments, Enrolment))
-        .where(c.pilot_key != "", c.not_after.is_(None), c.revoked.is_(None), c.used <= used_before)
+        .where(c.pilot_key != "", c.not_after.is_(None), c.revoked.is_(None))
+        .where(c.id.in_(list(ids)) if ids is not None else sa.true())
+        .where(c.used <= used_before if used_before is not None else sa.true())
         .order_by(c.number)
         .limit(limit)
     )

@@ -97,9 +97,12 @@ def refused(desk: EnrolmentDesk, applicant: Applicant, now: float | None = None)
     return str(caught.value)
 
 
-def hint(store: Store, office: PilotAuthority, now: float | None = None) -> Heard:
-    told = PilotEnrolling(enrolment="a" * 20, identity="/CN=x", site=SITE, client="c", time=0.0)
-    return tell(store, office, [admitted(told, GATEKEEPER)], now)
+def hint(store: Store, office: PilotAuthority, now: float | None = None, *, of: EnrolmentSecret | None = None) -> Heard:
+    """The gatekeeper's hint for one enrolment, or for all there are."""
+    with store.reading() as tx:
+        ids = [of.id] if of else [row.id for row in enrolments.page(tx, limit=100)]
+    told = [PilotEnrolling(enrolment=one, identity="/CN=x", site=SITE, client="c", time=0.0) for one in ids]
+    return tell(store, office, [admitted(one, GATEKEEPER) for one in told], now)
 
 
 def enrol(store: Store, office: PilotAuthority, desk: EnrolmentDesk, secret: EnrolmentSecret) -> PilotEnrolled:
@@ -346,12 +349,25 @@ def test_who_waited_too_long_gets_none(
     assert not said.chain
 
 
+def test_nobody_is_certified_by_the_hint_of_another(
+    store: Store, office: PilotAuthority, desk: EnrolmentDesk, secret: EnrolmentSecret
+) -> None:
+    """Who has no hint yet may have no queue yet: what is sent to him is lost, and his secret with it."""
+    other = create(store, office)
+    slow, quick = Applicant(secret, SITE), Applicant(other, SITE)
+    claim(desk, slow)
+    claim(desk, quick)
+    assert [letter.audience for letter in hint(store, office, of=other).letters] == [quick.client]
+    assert chores(store, office, time.time() + 2).letters == []
+    assert [letter.audience for letter in hint(store, office, of=secret).letters] == [slow.client]
+
+
 def test_a_lost_hint_does_no_harm(
     store: Store, office: PilotAuthority, desk: EnrolmentDesk, secret: EnrolmentSecret
 ) -> None:
     applicant = Applicant(secret, SITE)
     claim(desk, applicant)
-    (letter,) = chores(store, office, time.time() + 5).letters
+    (letter,) = chores(store, office, time.time() + 6).letters
     assert letter.audience == applicant.client
     assert hint(store, office).letters == []
     claim(desk, applicant)  # its connection broke: it comes again, and is answered again
