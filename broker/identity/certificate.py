@@ -37,6 +37,7 @@ OID_ISSUER_ALT_NAME = "2.5.29.18"
 OID_BASIC_CONSTRAINTS = "2.5.29.19"
 OID_EXTENDED_KEY_USAGE = "2.5.29.37"
 OID_PROXY_CERT_INFO = "1.3.6.1.5.5.7.1.14"
+OID_EC_KEY = "1.2.840.10045.2.1"
 
 _PEM_BLOCK = re.compile(
     rb"-----BEGIN (?:X509 )?CERTIFICATE-----[ \t]*\r?\n([A-Za-z0-9+/=\s]*?)-----END (?:X509 )?CERTIFICATE-----"
@@ -157,6 +158,7 @@ def _read(encoded: bytes) -> Certificate:
     # RFC 5280 §4.1.2.2: positive, at most 20 octets.
     if serial <= 0 or serial.bit_length() > 160:
         raise der.DerError("serial number out of range")
+    check_named_curve(fields[6])
     extensions = _read_extensions(fields[7:])
     return Certificate(
         der=encoded,
@@ -171,6 +173,20 @@ def _read(encoded: bytes) -> Certificate:
         is_ca=_says_ca(extensions.get(OID_BASIC_CONSTRAINTS)),
         may_sign=_allows_signature(extensions.get(OID_KEY_USAGE)),
     )
+
+
+def check_named_curve(spki: der.Element) -> None:
+    """Check that the key of a SubjectPublicKeyInfo, if of a curve, names it (RFC 5480 §2.1.1: MUST).
+
+    The library knows a curve by its parameters, too; a key of ours has one writing only.
+
+    Raises:
+        DerError: a curve written out, or none.
+    """
+    algorithm, _key = spki.expect(der.SEQUENCE).children()
+    kind, *parameters = algorithm.expect(der.SEQUENCE).children()
+    if der.oid(kind) == OID_EC_KEY and [item.tag for item in parameters] != [der.OID]:
+        raise der.DerError("an EC key without the name of its curve")
 
 
 def _says_ca(basic_constraints: Extension | None) -> bool:

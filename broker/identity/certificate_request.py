@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, load_der_publ
 from cryptography.x509.oid import NameOID
 
 from . import der
-from .certificate import read_name
+from .certificate import check_named_curve, read_name
 from .errors import IdentityError
 from .keys import PrivateKey, PublicKey, check_public_key, check_signed
 
@@ -47,6 +47,7 @@ def read_csr(csr: bytes) -> PublicKey:
         if der.integer(version) not in _CSR_VERSIONS or [item.tag for item in attributes] not in ([], [0xA0]):
             raise der.DerError
         read_name(_name)
+        check_named_curve(spki)
         name, *parameters = algorithm.expect(der.SEQUENCE).children()
         if [item.encoded for item in parameters] not in ([], [_NULL]):
             raise der.DerError
