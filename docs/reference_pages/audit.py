@@ -44,8 +44,10 @@ In Python, all of it:
 ```python
 import hashlib, struct
 
+
 def digest(place, before, number, time, event, identity, client, detail):
-    fields = ["pilotage.audit.v1", str(place), before, str(number), struct.pack(">d", time).hex(), event, identity, client, detail]
+    when = struct.pack(">d", time).hex()
+    fields = ["pilotage.audit.v1", str(place), before, str(number), when, event, identity, client, detail]
     texts = [field.encode() for field in fields]
     return hashlib.sha256(b"".join(b"%d:%s," % (len(text), text) for text in texts)).hexdigest()
 ```
