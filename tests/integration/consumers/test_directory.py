@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from broker.identity import IdentityError, parse_certificate, verify_chain
+from broker.identity.proxy_info import INDEPENDENT, ProxyCertInfo
 from consumers import directory as module
 from consumers.directory import REFRESH_SECONDS, Directory
 from consumers.store import Store, chains, registry
@@ -66,6 +67,22 @@ def test_who_was_told_looks_at_once(store: Store, own: pki.Pki, known: str, monk
     directory.forget()
     assert directory(known) is None
     assert directory.principal(ADA.identity, "vo_user", ADA.cli) is None
+
+
+def test_nobody_logs_in_or_signs_by_a_name_that_he_gave_himself(store: Store, own: pki.Pki) -> None:
+    """An independent proxy of ``/CN=Ada`` can bear the very name of ``/CN=Ada/CN=12345``, who is somebody else."""
+    above, _, name = pki.USER_DN.rpartition("/CN=")
+    issuer = own.authority.issue(above, now=pki.NOW)
+    info = pki.pci(ProxyCertInfo(INDEPENDENT).encode())
+    chain = pki.proxy(issuer, name, extensions=[info, pki.usage(digital_signature=True)])
+    proven = verify_chain(chain.ders, own.trust, None, pki.NOW)
+    assert proven.identity == pki.USER_DN
+    directory = Directory(store, own.trust)
+    with pytest.raises(IdentityError, match="independent"):
+        directory.verify(list(chain.ders))
+    with store.transaction() as tx:  # one that was let in by an older version
+        chains.put(tx, proven.thumbprint_b64url, proven.ders, proven.identity, proven.not_after.timestamp(), 0.0)
+    assert directory(proven.thumbprint_b64url) is None
 
 
 def test_rules_come_with_whom_they_concern_and_go_with_the_registry(store: Store, own: pki.Pki) -> None:
