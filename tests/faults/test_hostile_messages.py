@@ -45,6 +45,11 @@ class Peer:
     session: Session
     kept: list[Incoming] = field(default_factory=list)
 
+    @property
+    def own(self) -> Signer:
+        """What the session signs with."""
+        return self.session._passport.signer(self.session.group)
+
     def letter(self, message: Message) -> Letter:
         return self.session.letter(message)
 
@@ -56,7 +61,7 @@ class Peer:
     def signed(self, letter: Letter, signer: Signer | None = None, **how: object) -> Outgoing:
         """Sign a letter in any way."""
         honest = self.session.seal(letter)
-        signer = signer or self.session._signer
+        signer = signer or self.own
         values = {"audience": letter.audience, "now": time.time(), "message_id": letter.message_id, **how}
         jws = signer.sign(by_name(letter.name), letter.payload, **values)  # type: ignore[arg-type]
         return msgspec.structs.replace(honest, headers={JWS_HEADER: jws})
@@ -131,18 +136,18 @@ def other_header(peer: Peer, letter: Letter) -> Outgoing:
 
 
 def other_key(peer: Peer, letter: Letter) -> Outgoing:
-    own = peer.session._signer
+    own = peer.own
     thief = Signer(ec.generate_private_key(ec.SECP256R1()), own.thumbprint, own.issuer, own.client, own.group)
     return peer.signed(letter, thief)
 
 
 def other_client(peer: Peer, letter: Letter) -> Outgoing:
-    own = peer.session._signer
+    own = peer.own
     return peer.signed(letter, Signer(own.key, own.thumbprint, own.issuer, own.client + "x", own.group))
 
 
 def other_issuer(peer: Peer, letter: Letter) -> Outgoing:
-    own = peer.session._signer
+    own = peer.own
     return peer.signed(letter, Signer(own.key, own.thumbprint, "/O=Other/CN=somebody", own.client, own.group))
 
 
@@ -213,7 +218,7 @@ def test_what_is_signed_but_wrong_is_refused_audited_and_told(place, peer, job, 
 
 
 def test_a_signature_of_an_unknown_chain_asks_for_a_new_login(place, peer, job):
-    own = peer.session._signer
+    own = peer.own
     stranger = Signer(new_key(), "A" * 43, own.issuer, own.client, own.group)
     letter = peer.letter(KillJobs(jobs=(job,)))
     peer.send(peer.signed(letter, stranger))
