@@ -5,7 +5,8 @@
 *Core*: ``reserve`` (choose a job and take it) and ``choose`` of ``consumers.domain.choose`` for offers drawn like the
 pilots of the shape's sites, each offer once; one core, no store, no messages. Every taken job is replaced by a new one
 outside the clock, so that the amount waiting stays. *Kinds new*: the remembered answers are forgotten before each
-offer, as they are whenever a class comes or goes. Rates count all offers; those without a match cost their reasons.
+offer; *classes change*: one comes and goes, inside the clock, before every hundredth. Rates count all offers;
+those without a match cost their reasons.
 
 *Baseline*: :mod:`tests.benchmarks.sql_matcher`, on PostgreSQL with fsync on, with as many clients as said. Its *choice*
 is the query alone, its *match* takes the job durably, which the core alone does not; so the fair ratio of the core is
@@ -29,7 +30,7 @@ from dataclasses import dataclass
 
 from consumers.domain.choose import Choice, NoMatch, choose, reserve
 from consumers.domain.index import Index
-from consumers.domain.requirements import Requirements
+from consumers.domain.requirements import Requirements, canonical
 from schemas.messages.pilot import Offer
 from tests.benchmarks.large import large
 from tests.benchmarks.production import production
@@ -49,6 +50,8 @@ BASELINE_SECONDS = 8.0
 CLIENTS = (1, 4)
 QUICK = 10
 """With --quick there are fewer offers, and less time for the baseline, by this factor."""
+CHANGE = 100
+"""In the row with changing classes one comes and goes before every so many offers."""
 ALIKE = 40
 """Offers for which core and baseline must find the same queues."""
 
@@ -86,14 +89,18 @@ def _figures(name: str, waiting: int, nanos: list[int], missed: int, seconds: fl
     return Figures(name, waiting, rate, cuts[49] / 1e3, cuts[98] / 1e3, missed / len(nanos))
 
 
-def core(name: str, index: Index, offers: Sequence[Offer], *, take: bool = True, forget: bool = False) -> Figures:
+def core(
+    name: str, index: Index, offers: Sequence[Offer], *, take: bool = True, forget: bool = False, change: int = 0
+) -> Figures:
     """Time each offer by itself."""
     ask = reserve if take else choose
     waiting, nanos, missed, clock = index.waiting(), [], 0, time.perf_counter_ns
-    for offer in offers:
+    for number, offer in enumerate(offers):
         if forget:
             index.set_usable_sites(None)
         start = clock()
+        if change and number % change == 0:
+            _come_and_go(index, offer.site)
         found = ask(offer, index, NOW)
         nanos.append(clock() - start)
         if isinstance(found, NoMatch):
@@ -101,6 +108,13 @@ def core(name: str, index: Index, offers: Sequence[Offer], *, take: bool = True,
         elif take:
             _submit(index, found[0])
     return _figures(name, waiting, nanos, missed)
+
+
+def _come_and_go(index: Index, site: str) -> None:
+    """A queue of a class of its own gets its only job and loses it."""
+    index.add_queue(-1, canonical(sites=[site], job_type="Passing"), "passing", "passing")
+    index.add(-1, 5, 1, NOW)
+    index.drop_queue(-1)
 
 
 def _submit(index: Index, taken: Choice) -> None:
@@ -199,6 +213,7 @@ def measure(shape: str, *, quick: bool, with_baseline: bool) -> str:
     core("warm", index, offers[: len(offers) // 5])
     rows = [core("reserve", index, offers), core("choose", index, offers, take=False)]
     rows.append(core("reserve, kinds new", index, offers[: len(offers) // 5], forget=True))
+    rows.append(core(f"reserve, classes change every {CHANGE}", index, offers[: len(offers) // 5], change=CHANGE))
     flat = [core("reserve", workload.scaled(amount).index(), offers) for amount in amounts]
     kinds = len({index.classes._kind(offer) for offer in offers})
     head = (

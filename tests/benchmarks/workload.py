@@ -1,8 +1,8 @@
 """What waits and what asks, as values of the matcher's core: the shapes that its figures are measured on.
 
 A :class:`Workload` is a set of task queues with their waiting jobs and the sites whose pilots ask; no database, no
-clock. The same seed gives the same workload and the same offers, on every machine and Python. The shapes themselves are
-in :mod:`tests.benchmarks.production` and :mod:`tests.benchmarks.large`.
+clock. The same seed gives the same workload and the same offers in every run. The shapes themselves are in
+:mod:`tests.benchmarks.production` and :mod:`tests.benchmarks.large`.
 """
 
 from __future__ import annotations
