@@ -47,7 +47,7 @@ def print_check(result: ChainCheck, witnesses: int, stream: bool, output: Output
         return
     if stream and not witnesses:
         typer.echo("The monitoring stream tells of no head of late: compare with one noted elsewhere.", err=True)
-    typer.echo(f"The chain is whole up to {result.last}:{result.head}" if result.last else "The chain is empty.")
+    typer.echo(f"The chain is whole up to {result.last}:{result.head}" if result.last else "Nothing is sealed there.")
 
 
 def print_trace(found: Trace) -> None:

@@ -59,7 +59,9 @@ def block_pilot(
         typer.echo(harmless(one.id if output is Output.QUIET else f"revoked {one.id} {one.identity}".rstrip()))
     known = {name for one in found for name in (one.id, one.identity)}
     missing = [name for name in enrolled if name not in known]
-    if missing and not dry_run:
+    if dry_run and enrolled:
+        typer.echo(f"Would be revoked for good, if enrolled here: {harmless(', '.join(enrolled))}", err=True)
+    elif missing:
         raise NotFoundError(f"neither in the registry nor enrolled: {', '.join(missing)}")
 
 

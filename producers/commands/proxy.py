@@ -8,6 +8,7 @@ the functions, so that ``--help`` stays fast.
 
 from __future__ import annotations
 
+import contextlib
 import datetime as dt
 import json
 import os
@@ -195,7 +196,17 @@ def info(
         typer.echo(json.dumps(result, indent=2))
     else:
         print_table(path, result)
+    if result["valid"]:
+        _warn_if_open(path)
     raise typer.Exit(0 if result["valid"] else 1)
+
+
+def _warn_if_open(path: Path) -> None:
+    """Say that nothing else takes this file: its key may be known to others."""
+    with contextlib.suppress(OSError):
+        mode = path.stat().st_mode
+        if stat.S_ISREG(mode) and mode & 0o077 and b"PRIVATE KEY" in path.read_bytes()[:MAX_FILE_BYTES]:
+            typer.echo(f"warning: others may read the key in {path}: all other commands refuse it", err=True)
 
 
 @app.command()

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from schemas.messages.audit import AuditSealed
-from schemas.messages.event import JobsChanged, MessageRefused, PilotChanged
+from schemas.messages.enrolment import PilotEnrolling
+from schemas.messages.event import JobsChanged, JobsReceived, MessageRefused, PilotChanged, ProxyWanted, WorkWaiting
 from schemas.messages.registrar import IdentityBlocked, RegistryChanged, RegistryStale
 
 from .context import Output, OutputOption, client_of
@@ -60,10 +61,12 @@ def _lines(event: Event) -> list[str]:
             + harmless("".join(f"  {part}" for part in (c.site and f"at {c.site}", both(c.minor, c.cause)) if part))
             for c in message.changes
         ]
-    if isinstance(message, AuditSealed):
-        return []  # every few seconds, and a witness for machines: --output json shows it
+    if isinstance(message, AuditSealed | WorkWaiting | JobsReceived | ProxyWanted):
+        return []  # witnesses and hints for machines: --output json shows them; jobs' own lines tell the same
     if isinstance(message, PilotChanged):
         text = f"pilot {message.client}  {message.status}  {message.site}  {message.cause}"
+    elif isinstance(message, PilotEnrolling):
+        text = f"pilot {message.client}  enrols  {message.site}  as {message.identity}"
     elif isinstance(message, MessageRefused):
         sender = message.issuer or message.client or "somebody"
         text = f"refused {message.type or 'a message'} of {sender}: {message.reason}"
@@ -73,7 +76,8 @@ def _lines(event: Event) -> list[str]:
         text = f"registry: {message.kind} {named} by {message.actor}{why}"
     elif isinstance(message, IdentityBlocked):
         where = f" {message.group}" if message.group else ""
-        text = f"blocked: {message.identity} {message.how}{where} by {message.by}: {message.reason}"
+        why = f": {message.reason}" if message.reason else ""
+        text = f"blocked: {message.identity} {message.how}{where} by {message.by}{why}"
     elif isinstance(message, RegistryStale):
         text = f"source {message.source}: {message.reason}"
     else:

@@ -187,7 +187,7 @@ class TestVerify:
 
     def test_an_empty_audit(self, deployment: FakeDeployment, run: Callable[..., Result]) -> None:
         Chain(deployment)
-        assert run("verify", "--no-stream").out.splitlines()[-1] == "The chain is empty."
+        assert run("verify", "--no-stream").out.splitlines()[-1] == "Nothing is sealed there."
 
 
 class TestCopies:
@@ -280,7 +280,7 @@ class TestList:
         assert abs(asked.since - (time.time() - 3600)) < 60
         assert deployment.take(QueryAudit).before == 9
         lines = table.out.splitlines()
-        assert max(map(len, lines)) <= 80
+        assert not any("…" in line for line in lines)  # no terminal: names stand in full, to be copied
         assert "group=g n=1" in lines[1]
         assert lines[2].split()[1] == "-"
         assert run("list", "-o", "quiet").out == "9\n8\n"
@@ -380,7 +380,7 @@ class TestTrace:
         assert lines[0] == f"Identity:  {USER}"
         assert "Kept:      a proxy of group g, 2h left" in lines
         assert "Proxies of theirs that pilots got: 4, of which 3 can still be used." in lines
-        assert max(map(len, lines)) <= 80
+        assert not any("…" in line for line in lines)  # no terminal: names stand in full, to be copied
         assert [line.split()[0] for line in lines[-4:]] == ["1h", "ended", "2h", "2h"]
         assert run("trace", USER, "-o", "quiet").out == "".join(f"{number}\n" for number in range(1, 12))
 

@@ -11,7 +11,7 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from producers.commands import dead, job, replica, submit, watch
+from producers.commands import dead, job, printing, replica, submit, watch
 from producers.commands.exit_codes import ExitCode
 from producers.errors import NotFoundError
 from schemas.errors import InvalidInputError
@@ -111,13 +111,17 @@ class TestSubmit:
 
 
 class TestList:
-    def test_table_fits(self, deployment: FakeDeployment, run) -> None:
+    def test_table_fits(self, deployment: FakeDeployment, run, monkeypatch: pytest.MonkeyPatch) -> None:
         jobs = (
             summary(1234567, JobStatus.RESCHEDULED, name="n" * 90, site="DIRAC.Site.Name.With.Many.Parts.org"),
             summary(3, JobStatus.WAITING, started=None, exit_code=None, site=""),
         )
         deployment.answer(QueryJobs, JobListing(jobs=jobs))
-        lines = run(job.app, "list", "--status", "waiting,Running", "--site", "S", "--all").out.splitlines()
+        words = ("list", "--status", "waiting,Running", "--site", "S", "--all")
+        assert "n" * 90 in run(job.app, *words).out  # no terminal: nothing is cut
+        monkeypatch.setattr(printing, "terminal_width", lambda: 80)
+        deployment.answer(QueryJobs, JobListing(jobs=jobs))
+        lines = run(job.app, *words).out.splitlines()
         assert max(map(len, lines)) <= 80
         assert lines[0].split() == ["JOB", "STATUS", "OWNER", "NAME", "SITE", "UPDATED", "CPU", "EXIT"]
         assert "(3m)" in lines[2]

@@ -232,6 +232,11 @@ def test_table(home: Path) -> None:
     result = run("info", "--ca-dir", home / "ca")
     assert result.exit_code == 0
     assert "full proxy, depth 1" in result.output
+    assert "others may read" not in result.output
+    (home / "x509up").chmod(0o644)
+    result = run("info", "--ca-dir", home / "ca")
+    assert result.exit_code == 0
+    assert "others may read the key" in result.stderr
     path = GRID / "proxies" / "rfc_1024.pem"
     result = run("info", path, "--ca-dir", GRID / "certificates")
     assert result.exit_code == 1
