@@ -63,7 +63,8 @@ class Signing(FakeLink):
 
 @pytest.fixture(scope="module")
 def user() -> Credential:
-    return Authority.create("/DC=org/DC=example/CN=CA").issue("/DC=org/DC=example/CN=ada")
+    # Of the time of NOW: in a whole run this comes minutes after the module was read.
+    return Authority.create("/DC=org/DC=example/CN=CA", now=NOW).issue("/DC=org/DC=example/CN=ada", now=NOW)
 
 
 @pytest.fixture

@@ -92,7 +92,7 @@ class Chain:
             self.entries.append(msgspec.structs.replace(one, hash=head))
         said = AuditSealed(first=first, last=place, previous=previous, head=head, time=NOW, epoch=1)
         payload = encode(said)
-        jws = self.signer.sign(type_of(said), payload, audience=EVENTS, now=NOW - 5, message_id=f"seal-{place}")
+        jws = self.signer.sign(type_of(said), payload, audience=EVENTS, now=time.time(), message_id=f"seal-{place}")
         self.seals.append(AuditSeal(last=place, payload=payload, jws=jws))
         self.heads.append(said)
 
@@ -310,13 +310,22 @@ class TestTrace:
             said(2, "login", "u.2", thumbprint="print2"),
             said(3, "job.commanded", "u.2", jobs="1", command="job.kill.v1"),
             said(4, "proxy.stored", "u.1", thumbprint="proxy1"),
-            said(5, "proxy.issued", "p.1", job=7, group="g", not_after=NOW + 4000, serial="beef", thumbprint="issued1"),
+            said(
+                5,
+                "proxy.issued",
+                "p.1",
+                job=7,
+                group="g",
+                not_after=time.time() + 4000,
+                serial="beef",
+                thumbprint="issued1",
+            ),
             said(6, "proxy.issued", "p.1", job=8, group="g", not_after=NOW - 3600, serial="cafe", thumbprint="issued2"),
             said(7, "job.commanded", "u.1", jobs="7", command="job.kill.v1"),
             said(8, "proxy.stored", "u.2", thumbprint="proxy2", parent="print2"),
             said(9, "proxy.renewed", "", thumbprint="proxy3", previous="proxy2"),
-            said(10, "proxy.issued", "p.1", job=9, not_after=NOW + 9000, thumbprint="issued3", parent="proxy3"),
-            said(11, "proxy.issued", "p.1", job=9, not_after=NOW + 9000, thumbprint="issued4", parent="proxy1"),
+            said(10, "proxy.issued", "p.1", job=9, not_after=time.time() + 9000, thumbprint="issued3", parent="proxy3"),
+            said(11, "proxy.issued", "p.1", job=9, not_after=time.time() + 9000, thumbprint="issued4", parent="proxy1"),
         ]
 
     @pytest.fixture(autouse=True)
@@ -334,7 +343,7 @@ class TestTrace:
             attempts=(
                 TrailAttempt(client="p.1", job=7, attempt=1, owner=USER, group="g", site="S1", matched=NOW - 980),
             ),
-            proxies=(TrailProxy(group="g", not_after=NOW + 7200, stored=NOW - 990),),
+            proxies=(TrailProxy(group="g", not_after=time.time() + 7200, stored=NOW - 990),),
             pilots=(TrailPilot(client="p.1", identity="/CN=pilot", site="S1", status="alive", last_seen=NOW),),
         )
         deployment.answer(TraceAudit, trail)
