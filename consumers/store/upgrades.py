@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from alembic.config import Config
     from sqlalchemy.engine import Connection, Engine
 
-PRE = "0002_pre"
-POST = "0002_post"
+PRE = "0003_pre"
+POST = "0003_post"
 """The newest pair. A test compares them with the files."""
 
 MIGRATIONS = Path(__file__).parent / "migrations"
