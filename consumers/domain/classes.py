@@ -84,6 +84,7 @@ class ClassIndex:
         self._test = self._whole_node = 0
         self._any_site = self._any_ce = self._any_platform = 0
         self._sites, self._banned, self._ces, self._platforms, self._tags = (_Bits() for _ in range(5))
+        self._job_types = _Bits()
         self._cpu, self._processors, self._memory = _Steps(), _Steps(), _Steps()
         self._usable: frozenset[str] | None = None
         self._remembered: dict[Kind, int] = {}
@@ -140,6 +141,7 @@ class ClassIndex:
             (self._ces, want.ces),
             (self._platforms, want.platforms),
             (self._tags, want.tags),
+            (self._job_types, (want.job_type,)),
         ):
             for value in values:
                 yield bits, value
@@ -157,6 +159,10 @@ class ClassIndex:
         self._any_site &= ~bit
         self._any_ce &= ~bit
         self._any_platform &= ~bit
+
+    def of_job_type(self, name: str) -> int:
+        """The classes (bits) of a job type."""
+        return self._job_types.get(name, 0)
 
     def fitting(self, offer: Offer) -> int:
         """The classes (bits) that fit an offer."""

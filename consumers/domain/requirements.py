@@ -61,17 +61,25 @@ class Condition(Enum):
     """One thing that can be in the way; the value is the order in which it is asked."""
 
     SITE_UNUSABLE = 1
-    SITE = 2
-    BANNED = 3
-    CE = 4
-    PLATFORM = 5
-    CPU_TIME = 6
-    PROCESSORS = 7
-    WHOLE_NODE = 8
-    MEMORY = 9
-    TAGS = 10
-    REQUIRED_TAGS = 11
-    OWNER = 12
+    POOL = 2
+    SITE = 3
+    BANNED = 4
+    CE = 5
+    JOB_TYPE = 6
+    PLATFORM = 7
+    ARCHITECTURE = 8
+    CPU_TIME = 9
+    WALL_TIME = 10
+    PROCESSORS = 11
+    WHOLE_NODE = 12
+    MEMORY = 13
+    DISK = 14
+    GPU = 15
+    TAGS = 16
+    TAG_EXPRESSION = 17
+    REQUIRED_TAGS = 18
+    OWNER = 19
+    GROUP = 20
 
 
 class Requirements(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
@@ -89,6 +97,15 @@ class Requirements(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
         whole_node: it wants the node for itself.
         memory_mb: memory it needs, MB; 0 if it does not say.
         tags: the node must have all of these.
+        wall_class: wall seconds, one of :data:`CPU_CLASSES`; 0 if it does not say.
+        memory_per_processor_mb: memory it needs besides for each processor that it gets, MB.
+        disk_mb: disk it needs in the work area, MB.
+        gpus: GPUs it needs.
+        gpu_memory_mb: memory that each of them must have, MB.
+        gpu_models: each must be one of these; empty means any.
+        architecture: family and lowest level of the processors, such as ``x86_64-v2``; empty means any.
+        tag_expression: what must be true of the node's tags, in canonical form; empty means nothing.
+        pools: the pools that may take it; empty: those pilots only that belong to none.
     """
 
     sites: tuple[str, ...] = ()
@@ -102,6 +119,16 @@ class Requirements(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     whole_node: bool = False
     memory_mb: int = 0
     tags: tuple[str, ...] = ()
+    # What came later stands last and is left out when it is not said, so that older classes keep their digests.
+    wall_class: int = 0
+    memory_per_processor_mb: int = 0
+    disk_mb: int = 0
+    gpus: int = 0
+    gpu_memory_mb: int = 0
+    gpu_models: tuple[str, ...] = ()
+    architecture: str = ""
+    tag_expression: str = ""
+    pools: tuple[str, ...] = ()
 
     def to_json(self) -> bytes:
         """The canonical bytes: equal classes have equal bytes."""
@@ -256,10 +283,38 @@ def _too_small(want: Requirements, offer: Offer) -> Condition | None:
     return None
 
 
+def not_theirs(offer: Offer, owner: str, group: str = "") -> Condition | None:
+    """Whether a private or group-bound pilot keeps a job of this owner and group from itself, and by what.
+
+    Args:
+        offer: what the pilot says.
+        owner: of the job; empty: do not ask.
+        group: likewise.
+    """
+    if owner and offer.owners and owner not in offer.owners:
+        return Condition.OWNER
+    if group and offer.groups and group not in offer.groups:
+        return Condition.GROUP
+    return None
+
+
+def memory_needed(want: Requirements, processors: int) -> int:
+    """MB that a job needs on a node with so many free processors: a whole-node job gets them all, another its least."""
+    return want.memory_mb + want.memory_per_processor_mb * (processors if want.whole_node else want.min_processors)
+
+
 def describe(condition: Condition, offer: Offer, want: Requirements | None = None) -> str:
     """What is in the way, for people: of one class, or (without it) of all that fail for this condition."""
     if want is None:
-        return _TEXTS[condition].format(offer=offer, ce=offer.ce or "none", required=", ".join(offer.required_tags))
+        return _TEXTS[condition].format(
+            offer=offer,
+            ce=offer.ce or "none",
+            pool=offer.pool or "none",
+            job_types=", ".join(offer.job_types),
+            architecture=offer.architecture or "not known",
+            gpus=len(offer.gpus),
+            required=", ".join(offer.required_tags),
+        )
     needs = {
         Condition.CPU_TIME: f"; it needs {want.cpu_class} s",
         Condition.PROCESSORS: f"; it needs {want.min_processors}",
@@ -272,15 +327,23 @@ def describe(condition: Condition, offer: Offer, want: Requirements | None = Non
 
 _TEXTS = {
     Condition.SITE_UNUSABLE: "site {offer.site} is not usable, only for jobs of type Test",
+    Condition.POOL: "the pilot's pool is {pool}",
     Condition.SITE: "site {offer.site} is not wanted",
     Condition.BANNED: "site {offer.site} is banned by the job",
     Condition.CE: "CE {ce} is not wanted",
+    Condition.JOB_TYPE: "the pilot takes only jobs of type {job_types}",
     Condition.PLATFORM: "the node has no wanted platform",
+    Condition.ARCHITECTURE: "the node's architecture is {architecture}",
     Condition.CPU_TIME: "CPU time left is {offer.cpu_seconds:.0f} s",
+    Condition.WALL_TIME: "wall time left is {offer.wall_seconds:.0f} s",
     Condition.PROCESSORS: "the node has {offer.processors} free processors",
     Condition.WHOLE_NODE: "the pilot has no whole node",
     Condition.MEMORY: "the node has {offer.memory_mb:.0f} MB of memory free",
+    Condition.DISK: "the node has {offer.disk_mb:.0f} MB of disk free",
+    Condition.GPU: "the node has {gpus} free GPUs",
     Condition.TAGS: "the node lacks tags",
+    Condition.TAG_EXPRESSION: "the node's tags are not those wanted",
     Condition.REQUIRED_TAGS: "the pilot takes only jobs with tags {required}",
-    Condition.OWNER: "the pilot takes only jobs of certain owners or groups",
+    Condition.OWNER: "the pilot takes only jobs of certain owners",
+    Condition.GROUP: "the pilot takes only jobs of certain groups",
 }

@@ -17,6 +17,18 @@ MAX_PARK_SECONDS = 3600.0
 """Longest time a request may stay parked; the pilot then asks again and so shows that it lives."""
 
 
+class Gpu(Value, frozen=True, kw_only=True):
+    """One free GPU of a node.
+
+    Attributes:
+        model: as its driver names it, such as ``NVIDIA A100-SXM4-40GB``.
+        memory_mb: its memory, MB.
+    """
+
+    model: Annotated[str, Meta(max_length=256)] = ""
+    memory_mb: Annotated[float, Meta(ge=0)] = 0.0
+
+
 class Offer(Value, frozen=True, kw_only=True):
     """What a pilot says its node has.
 
@@ -33,6 +45,13 @@ class Offer(Value, frozen=True, kw_only=True):
         required_tags: the pilot takes only jobs that carry all of these.
         whole_node: the whole node is the pilot's.
         owners: if not empty, only jobs of these owners (a private pilot).
+        groups: if not empty, only jobs of these groups.
+        architecture: family and level of the processors, such as ``x86_64-v3``; empty: not known.
+        gpus: the free GPUs, one each.
+        job_types: if not empty, only jobs of these types.
+        pool: if not empty, only jobs that name it; a pilot without takes only jobs that name none.
+        total_processors: what the slot would have if all its payloads ended; 0: the same as is free.
+        total_memory_mb: likewise, MB.
     """
 
     site: Name
@@ -47,6 +66,13 @@ class Offer(Value, frozen=True, kw_only=True):
     required_tags: Annotated[tuple[Name, ...], Meta(max_length=64)] = ()
     whole_node: bool = False
     owners: Annotated[tuple[Name, ...], Meta(max_length=64)] = ()
+    groups: Annotated[tuple[Name, ...], Meta(max_length=64)] = ()
+    architecture: Annotated[str, Meta(max_length=64)] = ""
+    gpus: Annotated[tuple[Gpu, ...], Meta(max_length=64)] = ()
+    job_types: Annotated[tuple[Name, ...], Meta(max_length=64)] = ()
+    pool: Annotated[str, Meta(max_length=255)] = ""
+    total_processors: Annotated[int, Meta(ge=0, le=4096)] = 0
+    total_memory_mb: Annotated[float, Meta(ge=0)] = 0.0
 
 
 class HeldProxy(Value, frozen=True, kw_only=True):
