@@ -7,10 +7,10 @@ import time
 
 import pytest
 
-from consumers import matching
 from consumers.job_manager import JobManager
 from consumers.job_state import JobState
 from consumers.matcher import Matcher
+from consumers.matching import MAX_SLOTS, answers
 from consumers.sandbox_store import SandboxStore
 from consumers.settings import LeaseSettings
 from consumers.store import parked, proxies, sandboxes
@@ -59,7 +59,7 @@ def request(jobs: int = 1, slot: str = "main", wait: float = 60.0) -> RequestMat
 def test_an_answer_stays_within_its_bound_and_the_rest_waits_uncharged(store, directory, submit, monkeypatch):
     answer = submit(*['[ Executable="/bin/true"; ]'] * 5)
     assert isinstance(answer, JobsSubmitted)
-    monkeypatch.setattr(matching, "MAX_RESPONSE_BYTES", 100)
+    monkeypatch.setattr(answers, "MAX_RESPONSE_BYTES", 100)
     made = Matcher(LeaseSettings(), directory, "here")
     chores(store, made)
     (response,) = tell(store, made, [admitted(request(5), pilot())]).to(pilot())
@@ -88,7 +88,7 @@ def test_a_pilot_parks_a_bounded_number_of_requests(store, matcher):
         messages = [admitted(request(slot=f"s{start + n}"), pilot()) for n in range(16)]
         tell(store, matcher, messages)
     with store.reading() as tx:
-        assert len(parked.load(tx)) <= matching.MAX_SLOTS + 16
+        assert len(parked.load(tx)) <= MAX_SLOTS + 16
     for _ in range(3):  # a slot that is asked for again replaces its older request, and is no new one
         tell(store, matcher, [admitted(request(slot="s0"), pilot())])
     with store.reading() as tx:

@@ -198,11 +198,11 @@ def test_a_parked_request_whose_jobs_were_gone_keeps_its_certificate_requests(st
     ask(store, matcher, (request(csrs=1), P1))
     matching = matcher._matching
     assert matching is not None
-    [one] = matching._waiting.values()
+    [one] = [matching._lobby[key] for key in matching._lobby]
     one.csr_of = {(ADA.identity, ADA.group): 0}  # chosen, and not claimed: another transaction was faster
     with store.transaction() as tx:
         matching._answer(Batch(tx, NOW), [one], known=())
-    assert matching._proxy_place(one, BOB.identity, BOB.group, NOW) == 0
+    assert one.proxy_place(BOB.identity, BOB.group, NOW) == 0
 
 
 def test_a_new_leader_loads_what_was_parked(store: Store, put: Put, matcher: Matcher, directory: Directory) -> None:
