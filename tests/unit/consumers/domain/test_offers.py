@@ -24,9 +24,9 @@ offers = st.builds(offer, st.floats(1, 1e8), st.floats(0, 100))
 
 def test_work_shrinks_with_the_time_by_the_power_that_the_offer_says() -> None:
     old = bounded(offer(), age=10_000)
-    assert (old.wall_seconds, old.cpu_seconds) == (30_000, pytest.approx(30_000 * POWER))
+    assert (old.wall_seconds, old.cpu_seconds) == pytest.approx((30_000, 30_000 * POWER))
     short = bounded(offer(), seconds_left=7200)
-    assert (short.wall_seconds, short.cpu_seconds) == (7200, pytest.approx(7200 * POWER))
+    assert (short.wall_seconds, short.cpu_seconds) == pytest.approx((7200, 7200 * POWER))
 
 
 def test_the_smaller_of_slot_and_right_counts() -> None:
