@@ -16,7 +16,7 @@ from typing import Protocol
 
 from .outputs import bound_output
 from .payload import Outcome, PayloadSpec, Usage
-from .processes import Process, proportional_memory_mb
+from .processes import Process, proportional_memory_mb, read_process
 from .strays import Household, Survey
 from .workdir import disk_usage_mb
 
@@ -164,6 +164,9 @@ class Payload:
         memory = sum(process.memory_mb for process in living)
         if self.spec.memory_mb is not None and memory > 0.8 * self.spec.memory_mb:
             memory = _without_double_count(living)
+            if memory > self.spec.memory_mb:
+                # Processes that ended between two reads left their share of common pages to the others: look once more.
+                memory = min(memory, _without_double_count(living))
         return self.note(memory, disk, members, len(living))
 
     def note(self, memory: float, disk: float, members: Sequence[Process], living: int) -> Usage:
@@ -190,4 +193,10 @@ class Payload:
 def _without_double_count(living: list[Process]) -> float:
     """Memory with shared pages counted once (PSS); costs a page-table walk, so only asked near a limit."""
     shares: Mapping[int, float | None] = {process.pid: proportional_memory_mb(process.pid) for process in living}
-    return sum(process.memory_mb if (share := shares[process.pid]) is None else share for process in living)
+    return sum(_memory_now(pid) if share is None else share for pid, share in shares.items())
+
+
+def _memory_now(pid: int) -> float:
+    """Memory of a process whose share is not told: it has ended meanwhile, or the kernel tells of no shares."""
+    process = read_process(pid)
+    return 0.0 if process is None or process.is_zombie else process.memory_mb

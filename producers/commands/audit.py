@@ -9,9 +9,10 @@ from contextlib import ExitStack
 from enum import StrEnum
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperCommand
 
 from schemas.errors import InvalidInputError
 
@@ -21,13 +22,13 @@ from .exit_codes import ExitCode
 from .printing import print_json
 from .progress import progress_bar
 
-if TYPE_CHECKING:
-    pass
-
 app = make_app("audit", "See the audit, and verify that nobody changed it.")
 
 MAX_ENTRIES = 10_000_000
 """Entries of one list: nobody reads more, and a script pages."""
+
+DASHED_THUMBPRINT = re.compile(r"-[A-Za-z0-9_-]{42}")
+"""One of 64 thumbprints (SHA-256 in base64url) looks like an option."""
 
 HEAD = re.compile(r"(?:([0-9]{1,16}):)?([0-9a-f]{64})")
 
@@ -144,7 +145,18 @@ def export(
         raise typer.Exit(ExitCode.NO)
 
 
-@app.command(context_settings={"ignore_unknown_options": True})  # a thumbprint may begin with a dash
+class TakesThumbprints(TyperCommand):
+    """A command one of whose arguments may be a thumbprint that begins with a dash, which is no option then."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:  # (typer keeps the type of ctx to itself)
+        """Put such arguments last, behind ``--``."""
+        dashed = [argument for argument in args if DASHED_THUMBPRINT.fullmatch(argument)]
+        if dashed and "--" not in args:
+            args = [*(argument for argument in args if argument not in dashed), "--", *dashed]
+        return super().parse_args(ctx, args)
+
+
+@app.command(cls=TakesThumbprints)
 def trace(
     ctx: typer.Context,
     subject: Annotated[

@@ -19,6 +19,7 @@ from broker.identity import create_proxy, thumbprint
 from broker.signing import Signer, Verified
 from producers.commands import audit as command
 from producers.commands import watch
+from producers.commands.context import Output, OutputOption, make_app
 from producers.commands.exit_codes import ExitCode
 from producers.errors import NotFoundError
 from schemas.audit import GENESIS, digest, from_line
@@ -44,6 +45,7 @@ from schemas.registry import Message, encode, type_of
 from tests.support.fake_deployment import ROOT, USER, FakeDeployment
 
 NOW = time.time()
+DASHED = "-print1" + 36 * "o"  # as long as a thumbprint, with an option's letter
 
 
 class Result:
@@ -306,7 +308,7 @@ class TestTrace:
             return entry(number, event=event, client=client, identity=identity, detail=json.dumps(facts))
 
         return [
-            said(1, "login", "u.1", thumbprint="-print1"),
+            said(1, "login", "u.1", thumbprint=DASHED),
             said(2, "login", "u.2", thumbprint="print2"),
             said(3, "job.commanded", "u.2", jobs="1", command="job.kill.v1"),
             said(4, "proxy.stored", "u.1", thumbprint="proxy1"),
@@ -365,7 +367,7 @@ class TestTrace:
         assert set(deployment.sent[-1].clients) == {"p.1"}  # type: ignore[attr-defined]  # a TraceAudit
 
     def test_one_proxy_and_what_was_delegated_by_it(self, run: Callable[..., Result]) -> None:
-        found = self.traced(run, "-print1")
+        found = self.traced(run, DASHED)
         assert found["identity"] == USER
         assert found["clients"] == ["u.1"]
         entries = [step["entry"] for step in found["steps"] if step["entry"]]
@@ -401,3 +403,22 @@ def test_who_watches_is_not_shown_each_seal(deployment: FakeDeployment) -> None:
         words = ["--since", "first", "--until-now", "-o", output]
         result = CliRunner().invoke(watch.app, words, obj=deployment.settings)
         assert (expected in result.stdout) if expected else not result.stdout
+
+
+def test_a_thumbprint_may_begin_with_a_dash_and_hold_letters_of_options() -> None:
+    thumbprint = "-Opd3xbqFn3IFPwoZRU4uDWVHwWDeD6NodOGe3hs-o8"
+    told: list[tuple[str, str]] = []
+    app = make_app("test", "For this test.")
+
+    @app.command(cls=command.TakesThumbprints)
+    def told_of(subject: str, output: OutputOption = Output.TABLE) -> None:
+        told.append((subject, output))
+
+    @app.command()
+    def other() -> None:
+        """A second command, so that names are needed."""
+
+    for arguments in (["told-of", thumbprint, "-o", "json"], ["told-of", "-o", "json", "--", thumbprint]):
+        assert CliRunner().invoke(app, arguments).exit_code == 0
+    assert told == [(thumbprint, "json")] * 2
+    assert CliRunner().invoke(app, ["told-of", "-x"]).exit_code == 2
