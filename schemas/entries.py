@@ -19,6 +19,9 @@ MAX_NAMES = 1000
 
 MAX_NUMBER = 2**53
 
+MAX_DELAY_SECONDS = 86_400.0
+"""Longest time between two matches: one job a day. Slower is a ban."""
+
 MAX_KEY = 1024
 MAX_REASON = 1000
 
@@ -230,6 +233,20 @@ class LimitEntry(Entry, frozen=True, kw_only=True, tag="limit"):
         return "limit", self.who, self.measure.value
 
 
+class MatchLimitEntry(Entry, frozen=True, kw_only=True, tag="match-limit"):
+    """A limit of the matcher (:class:`schemas.limits.MatchLimit`)."""
+
+    scope: Key
+    running: Amount | None = None
+    delay_seconds: Annotated[float, Meta(ge=0, le=MAX_DELAY_SECONDS)] | None = None
+    reason: Reason | None = None
+
+    @property
+    def key(self) -> EntryKey:
+        """Kind, and which jobs."""
+        return "match-limit", self.scope, ""
+
+
 AnyEntry: TypeAlias = (
     UserEntry
     | GroupEntry
@@ -240,6 +257,7 @@ AnyEntry: TypeAlias = (
     | ComputingEntry
     | RuleEntry
     | LimitEntry
+    | MatchLimitEntry
 )
 
 KINDS: dict[str, type[Entry]] = {
@@ -252,6 +270,7 @@ KINDS: dict[str, type[Entry]] = {
     "ce": ComputingEntry,
     "rule": RuleEntry,
     "limit": LimitEntry,
+    "match-limit": MatchLimitEntry,
 }
 """Every kind by its word."""
 
@@ -260,6 +279,7 @@ _KEY_FIELDS: dict[type[Entry], frozenset[str]] = {
     MemberEntry: frozenset({"dn", "group"}),
     ServiceEntry: frozenset({"dn"}),
     LimitEntry: frozenset({"who", "measure"}),
+    MatchLimitEntry: frozenset({"scope"}),
 }
 
 

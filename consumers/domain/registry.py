@@ -23,6 +23,7 @@ from schemas.entries import (
     EntryKey,
     GroupEntry,
     LimitEntry,
+    MatchLimitEntry,
     MemberEntry,
     RuleEntry,
     ServiceEntry,
@@ -47,6 +48,7 @@ DEFAULTS: Mapping[type[Entry], Mapping[str, object]] = {
     ComputingEntry: {"site": "", "type": "", "address": "", "queues": ()},
     RuleEntry: {"site": ANYTHING, "reason": ""},
     LimitEntry: {},
+    MatchLimitEntry: {"reason": ""},
 }
 """What holds where nobody says anything; what is not here must be said."""
 

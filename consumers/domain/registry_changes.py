@@ -25,6 +25,7 @@ _KIND_WORDS = {
     "ce": "computing element",
     "rule": "rule",
     "limit": "limit",
+    "match-limit": "match limit",
 }
 
 

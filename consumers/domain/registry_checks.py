@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
+from difflib import get_close_matches
 
 from schemas.access import ANYTHING, AccessRule
 from schemas.entries import (
@@ -13,6 +14,7 @@ from schemas.entries import (
     EntryKey,
     GroupEntry,
     LimitEntry,
+    MatchLimitEntry,
     RuleEntry,
     ServiceEntry,
     SiteEntry,
@@ -21,6 +23,7 @@ from schemas.entries import (
 )
 from schemas.errors import InvalidInputError
 from schemas.identity import Fqan, canonical_dn
+from schemas.limits import EACH, Attribute, parse_scope, scope_text
 
 from .registry import OPERATOR, Draft, ends
 from .registry_changes import title
@@ -75,6 +78,8 @@ def _wrong(draft: Draft, key: EntryKey, words: Vocabulary) -> list[str]:
             missing = ["needs a value"] if entry.value is None else []
             who = ["who must be *, dn:… or group:…"] if entry.who.startswith("property:") else []
             return [*missing, *who, *_wrong_who(draft, entry.who)]
+        case MatchLimitEntry():
+            return _wrong_match_limit(draft, entry)
         case None if key[0] == "member" and any(claim.own for claim in draft.claims(key).values()):
             return [f"there is no {title(end)}" for end in _missing_ends(draft, key)]
     return []
@@ -163,6 +168,34 @@ def _wrong_who(draft: Draft, who: str) -> list[str]:
     return [] if who == ANYTHING or kind == "property" else [f"{who!r} is nobody: it must be *, dn:… or group:…"]
 
 
+def _wrong_match_limit(draft: Draft, entry: MatchLimitEntry) -> list[str]:
+    try:
+        scope = parse_scope(entry.scope)
+    except InvalidInputError as error:
+        return [str(error)]
+    if scope_text(scope) != entry.scope:
+        return [f"the scope is written {scope_text(scope)}"]
+    found = [] if entry.running is not None or entry.delay_seconds else ["needs running or delay_seconds"]
+    kinds = {Attribute.SITE: "site", Attribute.GROUP: "group", Attribute.OWNER: "user"}
+    for attribute, value in scope:
+        kind = kinds.get(attribute)
+        if kind is not None and value != EACH and not _has(draft, kind, value):
+            found.append(f"there is no {kind} {value}{_hint(draft, kind, value)}")
+    return found
+
+
+def _hint(draft: Draft, kind: str, name: str) -> str:
+    """What may have been meant: a user by his nickname, else what is written nearly so."""
+    names = [key[1] for key in draft.keys(kind)]
+    if kind == "user":
+        users = (draft.entry((kind, dn, "")) for dn in names)
+        meant = [one.dn for one in users if isinstance(one, UserEntry) and one.nickname == name]
+    else:
+        meant = []
+    meant = meant or get_close_matches(name, names, n=2)
+    return f" (did you mean {' or '.join(meant)}?)" if meant else ""
+
+
 def _has(draft: Draft, kind: str, name: str) -> bool:
     return draft.entry((kind, name, "")) is not None
 
@@ -192,7 +225,7 @@ def _dangling(draft: Draft, gone: Collection[EntryKey]) -> list[tuple[EntryKey, 
     if not sites and not groups:
         return []
     found: list[tuple[EntryKey, str]] = []
-    for kind in ("se", "ce", "rule", "limit"):
+    for kind in ("se", "ce", "rule", "limit", "match-limit"):
         for key in draft.keys(kind):
             entry = draft.entry(key)
             found.extend((key, f"refers to {name}, which would be gone") for name in _named(entry, sites, groups))
@@ -210,4 +243,7 @@ def _named(entry: AnyEntry | None, sites: Collection[str], groups: Collection[st
             kind, _, name = (entry.who or "").partition(":")
             of_site = [entry.site] if isinstance(entry, RuleEntry) and entry.site and entry.site in sites else []
             return [*of_site, *([name] if kind == "group" and name in groups else [])]
+        case MatchLimitEntry():
+            going = {Attribute.SITE: sites, Attribute.GROUP: groups}
+            return [value for attribute, value in parse_scope(entry.scope) if value in going.get(attribute, ())]
     return []

@@ -17,6 +17,7 @@ from schemas.entries import (
     EntryKey,
     GroupEntry,
     LimitEntry,
+    MatchLimitEntry,
     MemberEntry,
     RuleEntry,
     ServiceEntry,
@@ -35,6 +36,7 @@ from .tables.identity import (
     computing_elements,
     groups,
     limits,
+    match_limits,
     memberships,
     registry_claims,
     registry_history,
@@ -62,6 +64,7 @@ TABLES: Mapping[str, tuple[sa.Table, tuple[str, ...]]] = {
     "ce": (computing_elements, ("name",)),
     "rule": (access_rules, ("name",)),
     "limit": (limits, ("who", "measure")),
+    "match-limit": (match_limits, ("scope",)),
 }
 """Where entries of each kind are kept, by their key columns."""
 
@@ -232,6 +235,9 @@ def _row(entry: AnyEntry) -> Mapping[str, object]:
                     "site": entry.site, "reason": entry.reason}  # fmt: skip
         case LimitEntry():
             return {"who": entry.who, "measure": entry.measure.value, "value": entry.value}
+        case MatchLimitEntry():
+            return {"scope": entry.scope, "running": entry.running, "delay_seconds": entry.delay_seconds,
+                    "reason": entry.reason}  # fmt: skip
 
 
 def _json(values: Sequence[str] | None) -> bytes:

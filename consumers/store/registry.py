@@ -15,6 +15,7 @@ import sqlalchemy as sa
 from schemas.access import AccessRule, Effect, Limit, Measure
 from schemas.entries import KINDS, AnyEntry, ComputingQueue, SiteEntry, UserEntry
 from schemas.errors import ConfigurationError, InvalidInputError
+from schemas.limits import MatchLimit
 from schemas.messages.registrar import EntryChange, Operation
 
 from ..domain.registry import OPERATOR, SEED, Claim, Draft, replace_source
@@ -28,6 +29,7 @@ from .tables.identity import (
     computing_elements,
     groups,
     limits,
+    match_limits,
     memberships,
     services,
     sites,
@@ -118,6 +120,7 @@ class Registry(msgspec.Struct, frozen=True):
     computing_elements: Mapping[str, ComputingElement] = {}
     rules: tuple[AccessRule, ...] = ()
     limits: tuple[Limit, ...] = ()
+    match_limits: tuple[MatchLimit, ...] = ()
 
     @property
     def services(self) -> dict[str, str]:
@@ -174,6 +177,12 @@ def load(tx: Reading) -> Registry:
         tuple(
             Limit(who=who, measure=Measure(measure), value=value)
             for who, measure, value in sorted(_rows(tx, limits, "who", "measure", "value"))
+        ),
+        tuple(
+            MatchLimit(scope=scope, running=running, delay_seconds=delay, reason=reason)
+            for scope, running, delay, reason in sorted(
+                _rows(tx, match_limits, "scope", "running", "delay_seconds", "reason"), key=lambda row: str(row[0])
+            )
         ),
     )
 

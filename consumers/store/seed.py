@@ -45,12 +45,18 @@
     who = "group:vo_user"
     measure = "active-jobs"
     value = 100000
+
+    [[match_limits]]                       # see schemas/limits.py
+    scope = "site=Site.Example.org,job-type=MCSim"
+    running = 100                          # left out: any number
+    delay_seconds = 10                     # left out: none
+    reason = "its storage is slow"
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import msgspec
@@ -58,11 +64,13 @@ import msgspec
 from broker.authorization import why_void
 from schemas.access import ANYTHING, AccessRule, Limit
 from schemas.entries import (
+    MAX_DELAY_SECONDS,
     AnyEntry,
     ComputingEntry,
     ComputingQueue,
     GroupEntry,
     LimitEntry,
+    MatchLimitEntry,
     MemberEntry,
     RuleEntry,
     ServiceEntry,
@@ -70,7 +78,8 @@ from schemas.entries import (
     StorageEntry,
     UserEntry,
 )
-from schemas.errors import ConfigurationError
+from schemas.errors import ConfigurationError, InvalidInputError
+from schemas.limits import EACH, Attribute, MatchLimit, parse_scope, scope_text
 from schemas.messages.registrar import Difference
 
 
@@ -136,6 +145,7 @@ class Seed(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     computing_elements: dict[str, SeedComputing] = {}
     rules: tuple[AccessRule, ...] = ()
     limits: tuple[Limit, ...] = ()
+    match_limits: tuple[MatchLimit, ...] = ()
 
     def entries(self) -> Iterator[AnyEntry]:
         """What the file says, as entries."""
@@ -163,6 +173,8 @@ class Seed(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             yield RuleEntry(**msgspec.structs.asdict(rule))
         for limit in self.limits:
             yield LimitEntry(**msgspec.structs.asdict(limit))
+        for of_matcher in self.match_limits:
+            yield MatchLimitEntry(**msgspec.structs.asdict(of_matcher))
 
 
 @dataclass
@@ -202,6 +214,7 @@ _PLURALS = {
     "ce": "computing_elements",
     "rule": "rules",
     "limit": "limits",
+    "match-limit": "match_limits",
 }
 
 
@@ -230,7 +243,7 @@ def parse_seed(parsed: Mapping[str, object]) -> Seed:
     dns = Counter([*(user.dn for user in found.users), *(service.dn for service in found.services)])
     wrong += [f"{dn} is there {count} times" for dn, count in dns.items() if count > 1]
     wrong += [f"user {user.dn}: a group twice" for user in found.users if len(set(user.groups)) < len(user.groups)]
-    wrong += _wrong_elements(found) + _wrong_rules(found)
+    wrong += _wrong_elements(found) + _wrong_rules(found) + _wrong_match_limits(found)
     if wrong:
         raise ConfigurationError("registry: " + "; ".join(wrong))
     return found
@@ -268,6 +281,36 @@ def _wrong_rules(found: Seed) -> list[str]:
         wrong += [f"limit {limit.who} {limit.measure}: {why}" for why in _wrong_who(limit.who, found)]
         if limit.value < 0 or limit.who.startswith("property:"):
             wrong.append(f"limit {limit.who} {limit.measure}: a value from 0 on, for *, dn:… or group:…")
+    return wrong
+
+
+def _wrong_match_limits(found: Seed) -> list[str]:
+    counts = Counter(limit.scope for limit in found.match_limits)
+    wrong = [f"match limit {scope} is there {count} times" for scope, count in counts.items() if count > 1]
+    for limit in found.match_limits:
+        wrong += [f"match limit {limit.scope}: {why}" for why in _wrong_match_limit(limit, found)]
+    return wrong
+
+
+def _wrong_match_limit(limit: MatchLimit, found: Seed) -> list[str]:
+    try:
+        scope = parse_scope(limit.scope)
+    except InvalidInputError as error:
+        return [str(error)]
+    wrong = [] if limit.scope == scope_text(scope) else [f"write the scope as {scope_text(scope)}"]
+    delay = limit.delay_seconds or 0.0
+    if limit.running is None and not delay:
+        wrong.append("needs running or delay_seconds")
+    if (limit.running or 0) < 0 or not 0 <= delay <= MAX_DELAY_SECONDS:
+        wrong.append(f"running is from 0 on, delay_seconds from 0 to {MAX_DELAY_SECONDS:.0f}")
+    known: Mapping[Attribute, tuple[str, Collection[str]]] = {
+        Attribute.SITE: ("site", found.sites),
+        Attribute.GROUP: ("group", found.groups),
+    }
+    for attribute, value in scope:
+        word, names = known.get(attribute, ("", ()))
+        if word and value not in {EACH, *names}:
+            wrong.append(f"no {word} {value!r}")
     return wrong
 
 

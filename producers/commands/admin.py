@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from . import block, groups, people, places, rules, site
+from . import block, groups, match_limits, people, places, rules, site
 from .context import make_app
 from .history import history
 from .sync import sync
@@ -16,6 +16,7 @@ app.add_typer(places.storage)
 app.add_typer(places.computing)
 app.add_typer(rules.rules)
 app.add_typer(rules.limits)
+app.add_typer(match_limits.match_limits)
 app.command("history")(history)
 app.command("sync")(sync)
 app.add_typer(block.app)

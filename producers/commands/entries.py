@@ -178,7 +178,7 @@ def show_entry(ctx: typer.Context, kind: EntryKind, name: str, output: Output) -
             for queue in value or ():
                 typer.echo(harmless(f"{'queue:':<12}" + " ".join(f"{k}={shown(v)}" for k, v in queue.items())))
         else:
-            typer.echo(harmless(f"{key + ':':<12}{shown(value)}"))
+            typer.echo(harmless(f"{key + ':':<11} {shown(value)}"))
     if lines:
         from .history import print_lines
 

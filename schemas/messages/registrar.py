@@ -34,6 +34,7 @@ class EntryKind(StrEnum):
     COMPUTING_ELEMENT = "ce"
     RULE = "rule"
     LIMIT = "limit"
+    MATCH_LIMIT = "match-limit"
 
 
 class Operation(StrEnum):

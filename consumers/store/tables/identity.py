@@ -125,6 +125,16 @@ limits = Table(
     comment="Registry: limits that differ from the built-in ones.",
 )
 
+match_limits = Table(
+    "match_limits",
+    metadata,
+    text("scope", key=True),
+    number("running", null=True),
+    real("delay_seconds", null=True),
+    text("reason"),
+    comment="Registry: how many jobs of a scope may run at once, and how long after each other they start.",
+)
+
 registry_claims = Table(
     "registry_claims",
     metadata,

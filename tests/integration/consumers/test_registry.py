@@ -19,6 +19,7 @@ from schemas.entries import (
     ComputingQueue,
     GroupEntry,
     LimitEntry,
+    MatchLimitEntry,
     MemberEntry,
     RuleEntry,
     ServiceEntry,
@@ -26,6 +27,7 @@ from schemas.entries import (
     StorageEntry,
     UserEntry,
 )
+from schemas.limits import MatchLimit
 from schemas.messages.registrar import (
     Blocked,
     ChangeRegistry,
@@ -270,8 +272,45 @@ def test_elements_rules_and_limits(store: Store, keeper: RegistryKeeper) -> None
     assert (found.computing_elements, found.rules, found.limits) == ({}, (), ())
 
 
+def test_match_limits_are_added_changed_and_removed(store: Store, keeper: RegistryKeeper) -> None:
+    scope = f"site=S1,owner={ADA}"
+    change(store, keeper, (ADD, MatchLimitEntry(scope=scope, running=7, reason="why")))
+    assert known(store).match_limits == (MatchLimit(scope=scope, running=7, reason="why"),)
+    change(store, keeper, (SET, MatchLimitEntry(scope=scope, delay_seconds=1.5)))
+    assert known(store).match_limits == (MatchLimit(scope=scope, running=7, delay_seconds=1.5, reason="why"),)
+    with store.transaction() as tx:  # the seed's word counts less, and stays when the operators take theirs back
+        registry.seed(tx, {**REGISTRY, "match_limits": [{"scope": scope, "running": 3}]})
+    assert known(store).match_limits[0].running == 7
+    change(store, keeper, (REMOVE, MatchLimitEntry(scope=scope)))
+    assert known(store).match_limits == (MatchLimit(scope=scope, running=3),)
+
+
+@pytest.mark.parametrize(
+    ("entry", "wrong"),
+    [
+        (MatchLimitEntry(scope="site=S1"), "needs running or delay_seconds"),
+        (MatchLimitEntry(scope="site=S1", delay_seconds=0.0), "needs running or delay_seconds"),
+        (MatchLimitEntry(scope="site=S1,ce=C,group=vo_user", running=1), "one or two"),
+        (MatchLimitEntry(scope="weather=bad", running=1), "cannot be limited"),
+        (MatchLimitEntry(scope="job-type=MC,site=S1", running=1), "written site=S1,job-type=MC"),
+        (MatchLimitEntry(scope="site=S11", running=1), "there is no site S11 (did you mean S1?)"),
+        (MatchLimitEntry(scope="group=vo_users", running=1), "no group vo_users (did you mean vo_user?)"),
+        (MatchLimitEntry(scope="owner=ada", running=1), f"no user ada (did you mean {ADA}?)"),
+    ],
+)
+def test_a_match_limit_that_could_not_work_is_refused(
+    store: Store, keeper: RegistryKeeper, entry: MatchLimitEntry, wrong: str
+) -> None:
+    answer = refused(change(store, keeper, (ADD, entry)))
+    assert wrong in "\n".join(error.message for error in answer.errors)
+
+
 def test_what_others_refer_to_stays(store: Store, keeper: RegistryKeeper) -> None:
     change(store, keeper, (ADD, SiteEntry(name="S9")), (ADD, ComputingEntry(name="CE9", site="S9", type="slurm")))
+    change(store, keeper, (ADD, MatchLimitEntry(scope="site=S9,job-type=*", running=1)))
+    told = [error.message for error in refused(change(store, keeper, (REMOVE, SiteEntry(name="S9")))).errors]
+    assert any("S9,job-type=*: refers to S9" in one for one in told)
+    change(store, keeper, (REMOVE, MatchLimitEntry(scope="site=S9,job-type=*")))
     assert "CE9: refers to S9" in refused(change(store, keeper, (REMOVE, SiteEntry(name="S9")))).reason
     applied(change(store, keeper, (REMOVE, SiteEntry(name="S9")), (REMOVE, ComputingEntry(name="CE9"))))
 

@@ -20,6 +20,7 @@ from schemas.entries import (
     ComputingQueue,
     GroupEntry,
     LimitEntry,
+    MatchLimitEntry,
     MemberEntry,
     RuleEntry,
     ServiceEntry,
@@ -146,6 +147,15 @@ CHANGES: list[tuple[list[str], Operation, list[AnyEntry]]] = [
     (["limit", "set", "group:g", "active-jobs", "8"], Operation.SET,
      [LimitEntry(who="group:g", measure=Measure.ACTIVE_JOBS, value=8)]),
     (["limit", "remove", "*", "active-jobs"], Operation.REMOVE, [LimitEntry(who="*", measure=Measure.ACTIVE_JOBS)]),
+    (["match-limit", "set", "job-type=MC", "site=S1", "--running", "9"], Operation.ADD,
+     [MatchLimitEntry(scope="site=S1,job-type=MC", running=9, reason="why")]),
+    (["match-limit", "set", "group=g,job-type=*", "--delay", "2.5"], Operation.ADD,
+     [MatchLimitEntry(scope="job-type=*,group=g", delay_seconds=2.5, reason="why")]),
+    (["match-limit", "set", "site=*", "--running", "0"], Operation.SET,
+     [MatchLimitEntry(scope="site=*", running=0, reason="why")]),
+    (["match-limit", "set", "owner=/CN=Doe, Jane", "--running", "1"], Operation.ADD,
+     [MatchLimitEntry(scope="owner=/CN=Doe\\, Jane", running=1, reason="why")]),
+    (["match-limit", "remove", "site=*"], Operation.REMOVE, [MatchLimitEntry(scope="site=*")]),
     (["block", "user", "jane"], Operation.SET, [UserEntry(dn=JANE, suspended=True)]),
     (["block", "site", "S1"], Operation.SET, [SiteEntry(name="S1", usable=False)]),
 ]  # fmt: skip
@@ -156,7 +166,10 @@ def test_each_command_sends_its_change(
     deployment: FakeDeployment, run: Run, words: list[str], operation: Operation, entries: list[AnyEntry]
 ) -> None:
     know(
-        deployment, UserEntry(dn=JANE, nickname="jane"), LimitEntry(who="group:g", measure=Measure.ACTIVE_JOBS, value=1)
+        deployment,
+        UserEntry(dn=JANE, nickname="jane"),
+        LimitEntry(who="group:g", measure=Measure.ACTIVE_JOBS, value=1),
+        MatchLimitEntry(scope="site=*", running=1),
     )
     accept(deployment)
     assert run(admin.app, *words, "--reason", "why", "--dry-run").code == 0
@@ -212,7 +225,7 @@ def test_lists_and_single_entries(deployment: FakeDeployment, run: Run) -> None:
     assert json.loads(run(admin.app, "user", "show", "jane", "-o", "json").out)["entry"]["dn"] == JANE
     with pytest.raises(NotFoundError, match="no user 'joe'"):
         run(admin.app, "user", "show", "joe")
-    for app in ("group", "service", "se", "ce", "rule", "limit"):
+    for app in ("group", "service", "se", "ce", "rule", "limit", "match-limit"):
         assert "There are none." in run(admin.app, app, "list").err
 
 
@@ -274,3 +287,23 @@ def test_a_queue_that_is_none_is_refused(run: Run, text: str) -> None:
 def test_a_measure_that_is_none_is_refused(run: Run) -> None:
     with pytest.raises(InvalidInputError, match="active-jobs"):
         run(admin.app, "limit", "remove", "*", "jobs", "-r", "why")
+
+
+@pytest.mark.parametrize(
+    ("words", "wrong"),
+    [
+        (["site"], "needs a value"),
+        (["sites=A"], "cannot be limited"),
+        (["site=A", "ce=B", "group=g"], "one or two"),
+        (["site=A,ce=B,group=g"], "one or two"),
+        (["site=A", "site=B"], "twice"),
+    ],
+)
+def test_a_scope_that_is_none_is_refused(run: Run, words: list[str], wrong: str) -> None:
+    with pytest.raises(InvalidInputError, match=wrong):
+        run(admin.app, "match-limit", "set", *words, "--running", "1", "-r", "why")
+
+
+def test_a_match_limit_limits_something(run: Run) -> None:
+    with pytest.raises(InvalidInputError, match="--running N, --delay SECONDS"):
+        run(admin.app, "match-limit", "set", "site=A", "-r", "why")
