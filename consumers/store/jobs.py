@@ -4,15 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from functools import cache
+from typing import Any
 
 import sqlalchemy as sa
+from sqlalchemy.sql.dml import ReturningUpdate
+from sqlalchemy.types import TypeEngine
 
 from schemas.job import JobStatus
 
-from . import attempts, history, sql
+from . import attempts, history, sql, submission_proxies
 from .engine import DialectName, Reading, Transaction
 from .rows import AttemptRow, Claim, Claimed, HistoryRow, JobDetails, JobFilter, JobRow, JobState
+from .tables.identity import submission_proxies as proxies
 from .tables.jobs import LEASED_ONLY, job_details, jobs
+from .tables.jobs import attempts as attempts_table
+from .tables.jobs import history as history_table
 
 __all__ = [
     "Claim",
@@ -105,19 +111,25 @@ def claim(tx: Transaction, claims: Sequence[Claim], now: float, source: str = "m
     """
     if not claims:
         return []
-    if tx.dialect == "postgresql":
-        sql.fetch(tx, _lock(tx.dialect), ids=sql.listed(tx, [one.job for one in claims]))
     rows = sql.encoded(claims)
+    if tx.dialect == "postgresql":
+        found = sql.fetch(tx, _claim_all(), rows=rows, now=now, source=source)
+        taken = {row[0]: row for row in found}
+        return [_claimed(one, row) for one in claims if (row := taken.pop(one.job, None)) is not None]
     taken = {row[0]: row for row in sql.fetch(tx, _claim(tx.dialect), rows=rows, now=now)}
     what = details(tx, taken)
-    claimed = [_claimed(one, row, what[one.job]) for one in claims if (row := taken.pop(one.job, None)) is not None]
+    own = submission_proxies.having(tx, {row[4] for row in taken.values()})
+    claimed = []
+    for one in claims:
+        if (row := taken.pop(one.job, None)) is not None:
+            more = what[one.job]
+            claimed.append(_claimed(one, (*row, more.description, more.files, more.data, row[4] in own)))
     sites = {one.job: one.site for one in claims}
     attempts.insert(tx, [AttemptRow(one.job, one.attempt, one.client, sites[one.job], now) for one in claimed])
     history.append(
         tx,
-        [HistoryRow(one.job, one.attempt, now, JobStatus.MATCHED, "", source, f"matched to {one.client}")
-         for one in claimed],
-    )  # fmt: skip
+        [HistoryRow(one.job, one.attempt, now, JobStatus.MATCHED, "", source, _CAUSE + one.client) for one in claimed],
+    )
     return claimed
 
 
@@ -163,11 +175,11 @@ def held_by(tx: Reading, client: str) -> list[int]:
     return _ids(tx, _held(), client=client)
 
 
-def _claimed(one: Claim, row: sql.Found, what: JobDetails) -> Claimed:
-    _, attempt, owner, grp, submission, lease_seconds, queue_id, priority = row
+def _claimed(one: Claim, row: sql.Found) -> Claimed:
+    _, attempt, owner, grp, submission, lease_seconds, queue_id, priority, description, files, data, own = row
     return Claimed(
         one.job, attempt, one.client, owner, grp, submission, one.lease_until, lease_seconds, queue_id, priority,
-        what.description, what.files, what.data,
+        description, files, data, own,
     )  # fmt: skip
 
 
@@ -182,43 +194,113 @@ def _load(dialect: DialectName, for_update: bool) -> sa.Executable:
 
 
 @cache
-def _lock(dialect: DialectName) -> sa.Executable:
-    return sa.select(jobs.c.id).where(sql.among(dialect, jobs.c.id)).order_by(jobs.c.id).with_for_update()
-
-
-@cache
 def _details(dialect: DialectName) -> sa.Executable:
     return sa.select(*sql.picked(job_details, JobDetails)).where(sql.among(dialect, job_details.c.job))
 
 
+_CAUSE = "matched to "
+_NOW = sa.bindparam("now", type_=sa.Double)
+_CLAIM: Mapping[str, TypeEngine[Any]] = {
+    "job": sa.BigInteger(),
+    "client": sa.Text(),
+    "site": sa.Text(),
+    "lease_until": sa.Double(),
+}
+_IS_WAITING = jobs.c.status == sa.literal_column("'Waiting'")
+
+
 @cache
 def _claim(dialect: DialectName) -> sa.Executable:
-    v = sql.batch(dialect, {"job": sa.BigInteger(), "client": sa.Text(), "site": sa.Text(), "lease_until": sa.Double()})
-    now = sa.bindparam("now", type_=sa.Double)
+    v = sql.batch(dialect, _CLAIM)
+    return _give(v["client"], v["site"], v["lease_until"]).where(jobs.c.id == v["job"])
+
+
+@cache
+def _claim_all() -> sa.Executable:
+    """Everything about a claim in one statement of PostgreSQL: each one costs more than what it does to a few rows.
+
+    The rows are locked first, in the order of ids: two claims of the same jobs wait for each other and never deadlock.
+    """
+    v = sql.batch("postgresql", _CLAIM)
+    mine = (
+        sa.select(jobs.c.id, v["client"].label("client"), v["site"].label("site"), v["lease_until"].label("until"))
+        .where(jobs.c.id == v["job"], _IS_WAITING)
+        .order_by(jobs.c.id)
+        .with_for_update(of=jobs)
+        .cte("mine")
+    )
+    taken = (
+        _give(mine.c.client, mine.c.site, mine.c.until)
+        .where(jobs.c.id == mine.c.id)
+        .returning(jobs.c.pilot, jobs.c.site)
+        .cte("taken")
+    )
+    t = taken.c
+    empty = AttemptRow(0, 0, "", "", 0.0)
+    first = (t.id, t.attempt, t.pilot, t.site, _NOW)
+    rest = AttemptRow.__struct_fields__[len(first) :]
+    values: list[sa.ColumnElement[Any]] = [
+        sa.literal_column(_literal(getattr(empty, name))).label(name) for name in rest
+    ]
+    began = (
+        sa.insert(attempts_table)
+        .from_select(AttemptRow.__struct_fields__, sa.select(*first, *values), include_defaults=False)
+        .cte("began")
+    )
+    source, cause = sa.bindparam("source", type_=sa.Text), _text(_CAUSE) + t.pilot
+    line = (t.id, t.attempt, _NOW, _text(JobStatus.MATCHED.value), _text(""), source, cause)
+    told = (
+        sa.insert(history_table)
+        .from_select(HistoryRow.__struct_fields__, sa.select(*line), include_defaults=False)
+        .cte("told")
+    )
+    d, p = job_details.c, proxies.c.submission
+    own = sa.exists().where(p == t.submission).label("own_proxy")
+    return (
+        sa.select(*(t[column.name] for column in _TAKEN), d.description, d.files, d.data, own)
+        .join_from(taken, job_details, d.job == t.id)
+        .add_cte(began, told)
+    )
+
+
+def _text(value: str) -> sa.ColumnElement[str]:
+    return sa.literal_column(f"'{value}'", sa.Text)
+
+
+def _literal(value: object) -> str:
+    return "NULL" if value is None else "''" if value == "" else str(value)
+
+
+_TAKEN = (
+    jobs.c.id, jobs.c.attempt, jobs.c.owner, jobs.c.grp, jobs.c.submission, jobs.c.lease_seconds, jobs.c.queue_id,
+    jobs.c.priority,
+)  # fmt: skip
+
+
+def _give(
+    client: sa.ColumnElement[str], site: sa.ColumnElement[str], until: sa.ColumnElement[float]
+) -> ReturningUpdate[Any]:
     return (
         sa.update(jobs)
-        .where(jobs.c.id == v["job"], jobs.c.status == sa.literal_column("'Waiting'"))
+        .where(_IS_WAITING)
         .values(
             status=JobStatus.MATCHED,
             minor="",
             attempt=jobs.c.attempt + 1,
-            pilot=v["client"],
-            site=v["site"],
-            matched=now,
-            lease_until=v["lease_until"],
+            pilot=client,
+            site=site,
+            matched=_NOW,
+            lease_until=until,
             accepted=False,
             sequence=0,
             steps=0,
             heartbeat=None,
             stalled_from=None,
             # The history's times never go back.
-            changed=sa.case((jobs.c.changed > now, jobs.c.changed), else_=now),
+            changed=sa.case((jobs.c.changed > _NOW, jobs.c.changed), else_=_NOW),
         )
-        .returning(
-            jobs.c.id, jobs.c.attempt, jobs.c.owner, jobs.c.grp, jobs.c.submission, jobs.c.lease_seconds,
-            jobs.c.queue_id, jobs.c.priority,
-        )
-    )  # fmt: skip
+        .returning(*_TAKEN)
+    )
 
 
 _MOST = sa.bindparam("most", type_=sa.Integer)

@@ -99,7 +99,11 @@ class Claim(msgspec.Struct, frozen=True, gc=False):
 
 
 class Claimed(msgspec.Struct, frozen=True, gc=False):
-    """A claim that succeeded, with all that the pilot needs."""
+    """A claim that succeeded, with all that the pilot needs.
+
+    Attributes:
+        own_proxy: its submission has a proxy of its own: no other will do.
+    """
 
     job: int
     attempt: int
@@ -114,6 +118,7 @@ class Claimed(msgspec.Struct, frozen=True, gc=False):
     description: bytes
     files: bytes
     data: bytes
+    own_proxy: bool = False
 
 
 class AttemptRow(msgspec.Struct, frozen=True, gc=False):
