@@ -344,9 +344,7 @@ class Engine:
             else:
                 outcomes = self._consumer.handle(batch, fresh) if fresh else []
             self._refusals.note(batch, refused)
-            self._paperwork.record(batch, fresh, outcomes)
-            self._paperwork.post(batch)
-            self._paperwork.confirm(batch, confirmed)
+            self._paperwork.close(batch, fresh, outcomes, confirmed)
         self._confirmed = []
         self.handled += len(fresh)
         self._acknowledge([*(message.delivery for message in messages), *(delivery for delivery, _ in refused)])

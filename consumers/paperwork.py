@@ -65,8 +65,10 @@ class Paperwork:
                 again.extend(Letter(*values) for values in _decoder.decode(answers))
         return news, again
 
-    def record(self, batch: Batch, messages: Sequence[Admitted], outcomes: Sequence[Outcome]) -> None:
-        """Write down what became of each message."""
+    def close(
+        self, batch: Batch, messages: Sequence[Admitted], outcomes: Sequence[Outcome], confirmed: Sequence[str]
+    ) -> None:
+        """Write down what became of each message and what is to be said; forget letters that the broker has."""
         answers: dict[tuple[str, str], bytes] = {}
         for message, outcome in zip(messages, outcomes, strict=True):
             if isinstance(outcome, Retry):
@@ -76,8 +78,8 @@ class Paperwork:
             letters = batch.answers.get(message.key)
             if letters:
                 answers[message.key] = _encoder.encode([_values(letter) for letter in letters])
-        if answers and self._inbox:
-            inbox.record(batch.tx, answers)
+        rows = [row_of(letter, batch.now, batch.now) for letter in batch.letters]
+        outbox.close(batch.tx, answers if self._inbox else {}, rows, confirmed)
 
     def post(self, batch: Batch) -> None:
         """Put the letters into the outbox."""

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from functools import cache
 
 import sqlalchemy as sa
 
-from . import sql
+from . import inbox, sql
 from .engine import DialectName, OutboxRow, Reading, Transaction
+from .tables.messages import inbox as inbox_table
 from .tables.messages import outbox
 
-__all__ = ["OutboxRow", "add", "confirm", "count", "due", "expire", "postpone"]
+__all__ = ["OutboxRow", "add", "close", "confirm", "count", "due", "expire", "postpone"]
 
 
 def add(tx: Transaction, rows: Sequence[OutboxRow]) -> None:
@@ -24,6 +25,25 @@ def confirm(tx: Transaction, jtis: Collection[str]) -> None:
     """The broker has these: remove them."""
     if jtis:
         sql.run(tx, _confirm(tx.dialect), ids=sql.listed(tx, jtis))
+
+
+def close(
+    tx: Transaction, answers: Mapping[inbox.Key, bytes], rows: Sequence[OutboxRow], confirmed: Collection[str]
+) -> None:
+    """What ends the transaction of a batch: :func:`.inbox.record`, :func:`add` and :func:`confirm` at once.
+
+    Every message of every consumer goes this way, so on PostgreSQL it is one statement.
+    """
+    if tx.dialect != "postgresql" or not rows:
+        if answers:
+            inbox.record(tx, answers)
+        add(tx, rows)
+        confirm(tx, confirmed)
+        return
+    outcomes = [{"iss": iss, "jti": jti, "outcome": outcome} for (iss, jti), outcome in answers.items()]
+    encoded = {"outcomes": sql.encoded(outcomes), "rows": sql.encoded(rows)}
+    sql.run(tx, _close(), **encoded, ids=sql.listed(tx, confirmed))
+    tx.fresh.extend(rows)
 
 
 def due(tx: Transaction, now: float, created_before: float, limit: int) -> list[OutboxRow]:
@@ -53,6 +73,22 @@ def expire(tx: Transaction, now: float) -> int:
 def count(tx: Reading) -> int:
     """Rows that wait for their confirmation."""
     return tx.connection.execute(sa.select(sa.func.count()).select_from(outbox)).scalar_one()
+
+
+@cache
+def _close() -> sa.Executable:
+    c = inbox_table.c
+    answered = sql.batch("postgresql", {name: c[name].type for name in ("iss", "jti", "outcome")}, "a", "outcomes")
+    noted = (
+        sa.update(inbox_table)
+        .values(outcome=answered["outcome"])
+        .where(c.jti == answered["jti"], c.iss == answered["iss"])
+        .cte("noted")
+    )
+    names = OutboxRow.__struct_fields__
+    said = sql.batch("postgresql", {name: outbox.c[name].type for name in names})
+    kept = sa.insert(outbox).from_select(names, sa.select(*said.values()), include_defaults=False).cte("kept")
+    return sa.delete(outbox).where(sql.among("postgresql", outbox.c.jti)).add_cte(noted, kept)
 
 
 @cache

@@ -40,10 +40,10 @@ def dialect_insert(dialect: DialectName, table: sa.Table) -> postgresql.Insert |
 
 
 def batch(
-    dialect: DialectName, columns: Mapping[str, TypeEngine[Any]], name: str = "v"
+    dialect: DialectName, columns: Mapping[str, TypeEngine[Any]], name: str = "v", rows: str = ROWS
 ) -> Mapping[str, sa.ColumnElement[Any]]:
-    """Expressions for the columns of the batch in parameter ``rows``; naming one puts the batch into FROM."""
-    bind = sa.bindparam(ROWS, type_=sa.Text)
+    """Expressions for the columns of the batch in a parameter; naming one puts the batch into FROM."""
+    bind = sa.bindparam(rows, type_=sa.Text)
     if dialect == "postgresql":
         source = (
             sa.func.json_to_recordset(sa.cast(bind, postgresql.JSON))
@@ -52,10 +52,10 @@ def batch(
         )
         return {key: _unwrapped(source.c[key], kind) for key, kind in columns.items()}
     each = sa.func.json_each(bind).table_valued("value", name="each")
-    rows = sa.select(
+    found = sa.select(
         *(sa.func.json_extract(each.c.value, f"$.{key}", type_=kind).label(key) for key, kind in columns.items())
     ).subquery(name)
-    return {key: rows.c[key] for key in columns}
+    return {key: found.c[key] for key in columns}
 
 
 @cache

@@ -53,7 +53,7 @@ def bury(store: Store, queue: str = "control", job: int = 1) -> Admitted:
     with store.transaction() as tx:
         batch = Batch(tx, time.time())
         fresh, _ = paperwork.admit(batch, [message])
-        paperwork.record(batch, fresh, [DeadLetter("no luck")])
+        paperwork.close(batch, fresh, [DeadLetter("no luck")], [])
     return message
 
 

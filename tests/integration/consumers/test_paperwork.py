@@ -23,8 +23,7 @@ def test_a_message_is_handled_once_and_its_answer_said_again(store: Store) -> No
         batch = Batch(tx, 1.0)
         assert paperwork.admit(batch, [message, message]) == ([message], [])
         batch.answer(message, JobsCommanded(outcomes=()))
-        paperwork.record(batch, [message], [ACK])
-        paperwork.post(batch)
+        paperwork.close(batch, [message], [ACK], [])
     with store.transaction() as tx:
         assert paperwork.admit(Batch(tx, 2.0), [message]) == ([], batch.letters)
 
@@ -36,7 +35,7 @@ def test_without_an_inbox_each_process_sees_each_message(store: Store) -> None:
             batch = Batch(tx, 1.0)
             assert paperwork.admit(batch, [message]) == ([message], [])
             batch.answer(message, JobsCommanded(outcomes=()))
-            paperwork.record(batch, [message], [ACK])
+            paperwork.close(batch, [message], [ACK], [])
     with store.transaction() as tx:
         assert Paperwork("job-manager").admit(Batch(tx, 1.0), [message]) == ([message], []), "it left no trace"
 
