@@ -32,6 +32,8 @@ class Property(StrEnum):
     """Act on all jobs."""
     GENERIC_PILOT = "GenericPilot"
     """Be a pilot."""
+    PRIVATE_PILOT = "PrivatePilot"
+    """Be a pilot for jobs of one's own and for nobody else's. For a group that has no other property."""
     DATA_MANAGER = "DataManager"
     """Register replicas."""
     OPERATOR = "Operator"
@@ -74,7 +76,7 @@ _USERS = (Door.USERS,)
 _PILOTS = (Door.PILOTS,)
 _ACT = frozenset({_P.NORMAL_USER, _P.JOB_SHARING, _P.JOB_ADMINISTRATOR})
 _SEE = frozenset({_P.NORMAL_USER, _P.JOB_SHARING, _P.JOB_ADMINISTRATOR, _P.JOB_MONITOR, _P.OPERATOR})
-_PILOT = frozenset({_P.GENERIC_PILOT})
+_PILOT = frozenset({_P.GENERIC_PILOT, _P.PRIVATE_PILOT})
 _OPERATE = frozenset({_P.OPERATOR})
 _SIGHT = frozenset({_P.JOB_MONITOR, _P.OPERATOR, _P.AUDITOR})
 _AUDIT = frozenset({_P.OPERATOR, _P.AUDITOR})
@@ -123,12 +125,16 @@ TABLE: Mapping[str, Rule] = {
     "job.query.v1": Rule(_USERS, _SEE),
     "job.inspect.v1": Rule(_USERS, _SEE),
     "job.follow.v1": Rule(_USERS, _SEE),
+    "job.explain.v1": Rule(_USERS, _SEE),
+    "job.weigh.v1": _user(_P.NORMAL_USER, _P.JOB_ADMINISTRATOR),
+    "queue.query.v1": Rule(_USERS, _SEE),
+    "queue.inspect.v1": Rule(_USERS, _SEE),
     "delegation.request.v1": _user(_P.NORMAL_USER, _P.JOB_ADMINISTRATOR, full_proxy=True),
     "delegation.put.v1": _user(_P.NORMAL_USER, _P.JOB_ADMINISTRATOR, full_proxy=True),
     "replica.register.v1": _user(_P.NORMAL_USER, _P.DATA_MANAGER, full_proxy=True),
     "replica.query.v1": Rule(_USERS, _SEE),
     # users and pilots
-    "sandbox.put.v1": Rule((Door.USERS, Door.PILOTS), frozenset({_P.NORMAL_USER, _P.GENERIC_PILOT})),
+    "sandbox.put.v1": Rule((Door.USERS, Door.PILOTS), _PILOT | {_P.NORMAL_USER}),
     "sandbox.get.v1": Rule((Door.USERS, Door.PILOTS), _SEE | _PILOT),
     # pilots
     "match.request.v1": Rule(_PILOTS, _PILOT),
@@ -138,7 +144,7 @@ TABLE: Mapping[str, Rule] = {
     "pilot.goodbye.v1": Rule(_PILOTS, _PILOT),
     "control.done.v1": Rule(_PILOTS, _PILOT),
     "proxy.request.v1": Rule(_PILOTS, _PILOT),
-    "pilot.renew.v1": Rule(_PILOTS, _PILOT),
+    "pilot.renew.v1": Rule(_PILOTS, frozenset({_P.GENERIC_PILOT})),
     # operators; nothing of theirs is for worker nodes, where payloads hold limited proxies of their owners
     "dead.query.v1": Rule((Door.ADMIN,), _OPERATE, full_proxy=True),
     "dead.replay.v1": Rule((Door.ADMIN,), _OPERATE, full_proxy=True),
@@ -170,6 +176,10 @@ TABLE: Mapping[str, Rule] = {
     "job.listing.v1": _answer("job-monitor", _ON_BEHALF),
     "job.detail.v1": _answer("job-monitor", _ON_BEHALF),
     "job.progress.v1": _answer("job-monitor", _ON_BEHALF),
+    "job.explained.v1": _answer("job-monitor", _ON_BEHALF),
+    "job.weighed.v1": _answer("job-monitor", _ON_BEHALF),
+    "queue.listing.v1": _answer("job-monitor", _ON_BEHALF),
+    "queue.detail.v1": _answer("job-monitor", _ON_BEHALF),
     "delegation.csr.v1": _answer("proxy-manager", _ON_BEHALF),
     "delegation.stored.v1": _answer("proxy-manager", _ON_BEHALF),
     "sandbox.stored.v1": _answer("sandbox-store", _ON_BEHALF),
@@ -225,6 +235,7 @@ class Principal:
         rules: operators' rules that concern this identity in this group; services have none.
         site: the site to which a pilot was enrolled; empty for all others.
         voms: the FQAN that its proxy must carry, proven, to act for this group; empty: none.
+        renewed_until: until then its certificate is renewed again and again; None: it ends with its chain.
     """
 
     identity: str
@@ -235,6 +246,7 @@ class Principal:
     rules: tuple[AccessRule, ...] = ()
     site: str = ""
     voms: str = ""
+    renewed_until: float | None = None
 
 
 def why_not(principal: Principal, name: str) -> str | None:
@@ -254,6 +266,8 @@ def why_not(principal: Principal, name: str) -> str | None:
         return f"{name} needs the property {wanted}; group {principal.group!r} has it not"
     if rule.full_proxy and principal.limited:
         return f"{name} needs a full proxy; yours is limited"
+    if principal.limited and is_private_pilot(principal.properties):
+        return "a private pilot needs its owner's full proxy: payloads hold limited ones, and are no pilots"
     return None
 
 
@@ -271,6 +285,23 @@ def authorize(principal: Principal, name: str) -> None:
     reason = why_not(principal, name)
     if reason is not None:
         raise RefusalError("denied", reason, proven=True)
+
+
+def is_pilot(properties: frozenset[str]) -> bool:
+    """Whether who has these properties is a pilot, of whichever kind."""
+    return bool(properties & _PILOT)
+
+
+def is_private_pilot(properties: frozenset[str]) -> bool:
+    """Whether it is a pilot for jobs of its own identity only: the narrower counts, should a group have both."""
+    return Property.PRIVATE_PILOT in properties
+
+
+def may_serve(principal: Principal, owner: str) -> bool:
+    """Whether a pilot may have anything of this owner's: jobs, proxies, files."""
+    return is_pilot(principal.properties) and (
+        owner == principal.identity or not is_private_pilot(principal.properties)
+    )
 
 
 def may_touch_job(principal: Principal, owner: str, group: str) -> bool:
@@ -355,8 +386,9 @@ def sends(service: str) -> tuple[str, ...]:
 
 def _may_enter(principal: Principal, door: str) -> bool:
     """Pilots come by the pilots' door only, and nobody else does; what both may send does not open the other's."""
-    is_pilot = Property.GENERIC_PILOT in principal.properties
-    return is_pilot if door == Door.PILOTS else principal.properties != _PILOT
+    if door == Door.PILOTS:
+        return is_pilot(principal.properties)
+    return not principal.properties or not principal.properties <= _PILOT
 
 
 def may_send_by(principal: Principal, door: str, name: str) -> bool:

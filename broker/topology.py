@@ -136,7 +136,16 @@ QUEUES: tuple[Queue, ...] = (
     Queue(
         "queries",
         "job-monitor",
-        _from(Door.USERS, "job.query.v1", "job.inspect.v1", "job.follow.v1"),
+        _from(
+            Door.USERS,
+            "job.query.v1",
+            "job.inspect.v1",
+            "job.follow.v1",
+            "job.explain.v1",
+            "job.weigh.v1",
+            "queue.query.v1",
+            "queue.inspect.v1",
+        ),
         "questions, answered from the read side",
         ttl=5 * MINUTE,
         max_length=20_000,

@@ -46,6 +46,7 @@ MOUNTS: tuple[Mount, ...] = (
     Mount("proxy", "producers.commands.proxy", "Make, show and destroy proxies."),
     Mount("submit", "producers.commands.submit", "Submit jobs."),
     Mount("job", "producers.commands.job", "See and steer jobs."),
+    Mount("queue", "producers.commands.queue", "See what waits for pilots, and why."),
     Mount("watch", "producers.commands.watch", "Watch everything that happens; Ctrl-C ends it."),
     Mount("replica", "producers.commands.replica", "Where files have their copies."),
     Mount("audit", "producers.commands.audit", "See the audit, and verify that nobody changed it."),

@@ -15,7 +15,7 @@ from schemas.access import Limit, Measure
 
 from .batch import Batch
 from .domain.ceilings import Ceiling, ceiling
-from .store import usage
+from .store import Reading, usage
 from .store.usage import HOUR, MINUTE, Usage
 
 BYTES_PER_HOUR = 1 << 30
@@ -52,8 +52,7 @@ class Allowance:
         """
         top = ceiling(self._limits, Measure.SUBMISSION_BYTES, owner, group)
         if size > top.value:
-            todo = "send fewer descriptions at once, and upload large files instead of sending them inside"
-            return _text(top, f"this submission has {size:,} bytes", todo)
+            return _too_large(top, size)
         tx, now = self._batch.tx, self._batch.now
         if not self._held:
             usage.hold(tx)
@@ -62,34 +61,14 @@ class Allowance:
         mine = usage.of_owner(tx, owner, now)
         ours = usage.of_group(tx, group, now) if any(top.of_group for top in tops.values()) else mine
         refused = (
-            self._per_minute(tops[Measure.SUBMISSIONS_PER_MINUTE], mine, ours)
-            or self._per_hour(tops[Measure.JOBS_PER_HOUR], mine, ours, count)
-            or self._bytes(mine, size)
+            _per_minute(tops[Measure.SUBMISSIONS_PER_MINUTE], mine, ours, now)
+            or _per_hour(tops[Measure.JOBS_PER_HOUR], mine, ours, count, now)
+            or _bytes(mine, size, now)
             or self._active(tops[Measure.ACTIVE_JOBS], mine, ours, count, owner, group)
         )
         if not refused:
             usage.add(tx, owner, group, now, count=count, size=size)
         return refused
-
-    def _per_minute(self, top: Ceiling, mine: Usage, ours: Usage) -> str:
-        used = (ours if top.of_group else mine).submissions
-        if used < top.value:
-            return ""
-        todo = f"try again in {self._left(MINUTE)} s, or send many jobs in one submission"
-        return _text(top, f"{used:,} submissions {top.whose} within this minute", todo)
-
-    def _per_hour(self, top: Ceiling, mine: Usage, ours: Usage, count: int) -> str:
-        used = (ours if top.of_group else mine).jobs
-        if used + count <= top.value:
-            return ""
-        fact = f"{used:,} jobs {top.whose} within this hour, and {_more(count)}"
-        return _text(top, fact, f"try again in {self._left(HOUR)} s" if count <= top.value else "send fewer at once")
-
-    def _bytes(self, mine: Usage, size: int) -> str:
-        if mine.bytes + size <= BYTES_PER_HOUR:
-            return ""
-        fact = f"{mine.bytes:,} bytes of yours within this hour, and this submission has {size:,}"
-        return f"limit bytes-per-hour: {fact}; at most {BYTES_PER_HOUR:,} (built in): try again in {self._left(HOUR)} s"
 
     def _active(self, top: Ceiling, mine: Usage, ours: Usage, count: int, owner: str, group: str) -> str:
         used = ours if top.of_group else mine
@@ -102,13 +81,62 @@ class Allowance:
             else:
                 usage.recount(tx, now, owner=owner)
                 used = usage.of_owner(tx, owner, now)
-        if used.active + count <= top.value:
-            return ""
-        fact = f"{used.active:,} jobs {top.whose} are not final yet, and {_more(count)}"
-        return _text(top, fact, "try again when some have ended" if count <= top.value else "send fewer at once")
+        return _too_active(top, used, count)
 
-    def _left(self, seconds: int) -> int:
-        return int(seconds - self._batch.now % seconds) + 1
+
+def foresee(tx: Reading, limits: Sequence[Limit], owner: str, group: str, *, count: int, size: int, now: float) -> str:
+    """What :meth:`Allowance.take` would say now, granting nothing; jobs that have just ended may still be counted."""
+    tops = {measure: ceiling(limits, measure, owner, group) for measure in Measure}
+    if size > tops[Measure.SUBMISSION_BYTES].value:
+        return _too_large(tops[Measure.SUBMISSION_BYTES], size)
+    mine = usage.of_owner(tx, owner, now)
+    ours = usage.of_group(tx, group, now) if any(top.of_group for top in tops.values()) else mine
+    top = tops[Measure.ACTIVE_JOBS]
+    return (
+        _per_minute(tops[Measure.SUBMISSIONS_PER_MINUTE], mine, ours, now)
+        or _per_hour(tops[Measure.JOBS_PER_HOUR], mine, ours, count, now)
+        or _bytes(mine, size, now)
+        or _too_active(top, ours if top.of_group else mine, count)
+    )
+
+
+def _too_large(top: Ceiling, size: int) -> str:
+    todo = "send fewer descriptions at once, and upload large files instead of sending them inside"
+    return _text(top, f"this submission has {size:,} bytes", todo)
+
+
+def _per_minute(top: Ceiling, mine: Usage, ours: Usage, now: float) -> str:
+    used = (ours if top.of_group else mine).submissions
+    if used < top.value:
+        return ""
+    todo = f"try again in {_left(MINUTE, now)} s, or send many jobs in one submission"
+    return _text(top, f"{used:,} submissions {top.whose} within this minute", todo)
+
+
+def _per_hour(top: Ceiling, mine: Usage, ours: Usage, count: int, now: float) -> str:
+    used = (ours if top.of_group else mine).jobs
+    if used + count <= top.value:
+        return ""
+    fact = f"{used:,} jobs {top.whose} within this hour, and {_more(count)}"
+    return _text(top, fact, f"try again in {_left(HOUR, now)} s" if count <= top.value else "send fewer at once")
+
+
+def _bytes(mine: Usage, size: int, now: float) -> str:
+    if mine.bytes + size <= BYTES_PER_HOUR:
+        return ""
+    fact = f"{mine.bytes:,} bytes of yours within this hour, and this submission has {size:,}"
+    return f"limit bytes-per-hour: {fact}; at most {BYTES_PER_HOUR:,} (built in): try again in {_left(HOUR, now)} s"
+
+
+def _too_active(top: Ceiling, used: Usage, count: int) -> str:
+    if used.active + count <= top.value:
+        return ""
+    fact = f"{used.active:,} jobs {top.whose} are not final yet, and {_more(count)}"
+    return _text(top, fact, "try again when some have ended" if count <= top.value else "send fewer at once")
+
+
+def _left(seconds: int, now: float) -> int:
+    return int(seconds - now % seconds) + 1
 
 
 def _more(count: int) -> str:

@@ -12,6 +12,7 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import TypeAlias
 
 from cryptography import x509
@@ -24,7 +25,7 @@ from schemas.errors import InvalidInputError
 from schemas.identity import Fqan
 
 from .enrolled import EnrolledPilots
-from .store import Store, chains, registry
+from .store import Reading, Store, chains, registry
 from .store.registry import Group, Registry
 
 REFRESH_SECONDS = 2.0
@@ -69,6 +70,10 @@ class Directory:
         self._chains: OrderedDict[str, tuple[float, ChainFacts]] = OrderedDict()
         self._trusted = trust.generation
         self._looked = float("-inf")
+
+    def reading(self) -> AbstractContextManager[Reading]:
+        """A look at the store, for those who read much and outside of a batch."""
+        return self._store.reading()
 
     # -- registry -----------------------------------------------------------------------------------------------
 
@@ -135,7 +140,7 @@ class Directory:
             return None
         properties = frozenset(known.groups[group].properties) & {Property.GENERIC_PILOT}
         rules = select(known.rules, identity, group, properties)
-        return Principal(identity, group, properties, rules=rules, site=pilot.site)
+        return Principal(identity, group, properties, rules=rules, site=pilot.site, renewed_until=pilot.ends)
 
     # -- chains -------------------------------------------------------------------------------------------------
 

@@ -16,7 +16,7 @@ import msgspec
 
 from broker.authorization import Principal, may_see_job, may_touch_job
 from broker.subscriber import Admitted
-from schemas.jdl import MAX_PARAMETRIC_JOBS, Template, parse
+from schemas.jdl import MAX_PARAMETRIC_JOBS, parse
 from schemas.job import FINAL, LEASED
 from schemas.messages.common import MAX_INLINE_BYTES, SandboxFile
 from schemas.messages.service import CommandOutcome, JobsCommanded, JobsSubmitted, RefusalDetail
@@ -26,6 +26,7 @@ from .allowance import Allowance
 from .batch import Batch, Consumer
 from .changes import SANDBOX_SECONDS, Changes
 from .command_notes import NOT_YOURS, CommandNotes
+from .descriptions import MAX_ERRORS, detail, template_errors
 from .directory import Directory
 from .domain.decision import Ignored, Illegal
 from .domain.facts import DeleteAsked, Fact, KillAsked, RescheduleAsked
@@ -42,9 +43,6 @@ KEY_SECONDS = 30 * 86_400.0
 
 EXPAND_SECONDS = 30.0
 """How often unfinished submissions of a crashed process are looked for."""
-
-MAX_ERRORS = 100
-"""Errors told at once: nobody reads more, and the answer stays small."""
 
 
 class JobManager(Consumer):
@@ -103,7 +101,7 @@ class JobManager(Consumer):
         if until is None or until < batch.now + MIN_PROXY_SECONDS:
             return batch.refuse(message, "no-proxy", f"{what}: delegate one and try again")
         templates = [parse(text) for text in asked.descriptions]
-        errors = [*_template_errors(templates), *self._file_errors(batch, owner, asked.files)]
+        errors = [*template_errors(templates), *self._file_errors(batch, owner, asked.files)]
         count = sum(template.count for template in templates)
         if not errors and count > MAX_PARAMETRIC_JOBS:
             reason = f"{count} jobs; one submission holds at most {MAX_PARAMETRIC_JOBS}"
@@ -124,7 +122,7 @@ class JobManager(Consumer):
         self._expansion.write(row, templates, 0, row.expanded)
         if row.expanded < row.count:
             batch.commits.append(self._look_soon)
-        warnings = tuple(_detail(warning) for template in templates for warning in template.warnings)[:MAX_ERRORS]
+        warnings = tuple(detail(warning) for template in templates for warning in template.warnings)[:MAX_ERRORS]
         batch.answer(message, JobsSubmitted(first=row.first, count=row.count, warnings=warnings))
         return ACK
 
@@ -265,19 +263,3 @@ class JobManager(Consumer):
 def _digest(asked: SubmitJobs) -> str:
     files = sorted((file.name, file.sha256, file.mode) for file in asked.files)
     return hashlib.sha256(msgspec.json.encode((asked.descriptions, files))).hexdigest()
-
-
-def _template_errors(templates: Sequence[Template]) -> list[RefusalDetail]:
-    several = len(templates) > 1
-    errors = []
-    for number, template in enumerate(templates, 1):
-        for error in template.errors:
-            detail = _detail(error)
-            if several:
-                detail = msgspec.structs.replace(detail, message=f"description {number}: {detail.message}")
-            errors.append(detail)
-    return errors
-
-
-def _detail(error: object) -> RefusalDetail:
-    return msgspec.convert(error, RefusalDetail, from_attributes=True)

@@ -1,7 +1,8 @@
 """job-monitor: questions about jobs, and telling followers what changes.
 
 Promises: nobody hears of a job that :func:`broker.authorization.may_see_job` keeps from him; a job that may not be
-seen and one that is not there get the same answer. Answers are not kept: who misses one asks again. Follows live in
+seen and one that is not there get the same answer. Questions why jobs wait are answered beside it
+(:mod:`consumers.outlook`). Answers are not kept: who misses one asks again. Follows live in
 memory (:mod:`consumers.following`), and the states that they begin with are told in pages
 (:mod:`consumers.owed_states`); every process hears every ``job.changed`` event by a queue of its own and so handles
 each of them itself, without an inbox.
@@ -25,6 +26,8 @@ from .batch import Batch, Consumer
 from .directory import Directory
 from .following import Follow, Followers
 from .outcome import ACK, DeadLetter, Outcome
+from .outlook.desk import Desk
+from .outlook.questions import QUESTIONS, Question
 from .owed_states import MAX_UNCONFIRMED, OwedStates
 from .store import attempts, history, jobs, sandboxes
 from .store.rows import AttemptRow, JobFilter, JobRow
@@ -60,12 +63,19 @@ class JobMonitor(Consumer):
 
     name = "job-monitor"
     inbox = False
-    handlers: ClassVar = {QueryJobs: "on_query", InspectJob: "on_inspect", FollowJobs: "on_follow", JobsChanged: ""}
+    handlers: ClassVar = {
+        QueryJobs: "on_query",
+        InspectJob: "on_inspect",
+        FollowJobs: "on_follow",
+        JobsChanged: "",
+        **dict.fromkeys(QUESTIONS, "on_why"),
+    }
 
     def __init__(self, directory: Directory) -> None:
         self._directory = directory
         self._followers = Followers()
         self._states = OwedStates()
+        self._desk = Desk(directory)
         self._next_look = 0.0
 
     def handle(self, batch: Batch, messages: Sequence[Admitted]) -> list[Outcome]:
@@ -127,6 +137,19 @@ class JobMonitor(Consumer):
         )
         return ACK
 
+    def on_why(self, batch: Batch, message: Admitted) -> Outcome:
+        """Why do jobs wait? Answered outside of the transaction (:mod:`.outlook`)."""
+        header = message.verified.header
+        question = Question(message.principal, message.client, message.verified.message, header.jti)
+        no = self._desk.put(question, batch.now)
+        if no is not None:
+            batch.say(message, no)
+        return ACK
+
+    def look_again(self) -> None:
+        """Answer the next such question from a fresh look at everything."""
+        self._desk.forget()
+
     # -- following ----------------------------------------------------------------------------------------------
 
     def on_follow(self, batch: Batch, message: Admitted) -> Outcome:
@@ -154,13 +177,18 @@ class JobMonitor(Consumer):
         return found is not None and found.properties == principal.properties
 
     def due_in(self, now: float) -> float | None:
-        """At once while states are to be told; from time to time forget follows that are over."""
+        """At once while states or answers are to be told; from time to time forget follows that are over."""
+        answers = self._desk.due_in()
         if len(self._states):
-            return 0.0 if self.unconfirmed < MAX_UNCONFIRMED else CROWDED_SECONDS
+            states = 0.0 if self.unconfirmed < MAX_UNCONFIRMED else CROWDED_SECONDS
+            return states if answers is None else min(states, answers)
+        if answers is not None:
+            return answers
         return self._next_look - now if len(self._followers) else None
 
     def chores(self, batch: Batch) -> None:
-        """Forget follows that are over; tell some states."""
+        """Tell answers that are ready, and some states; forget follows that are over."""
+        batch.unrecorded.extend(self._desk.answers())
         if batch.now >= self._next_look:
             self._next_look = batch.now + EXPIRE_SECONDS
             self._followers.expire(batch.now)

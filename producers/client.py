@@ -67,6 +67,7 @@ if TYPE_CHECKING:
     from .settings import UserSettings
     from .submission import Prepared
     from .watching import Event, Since
+    from .why import Why
 
 TIMEOUT = 30.0
 """Seconds for one request: the broker may fail over in between."""
@@ -424,6 +425,13 @@ class Client:
         from .auditing import Audit
 
         return Audit(self._ask, self._seal_reader, lambda since: self.watch(since, stop=lambda: True))
+
+    @property
+    def why(self) -> Why:
+        """Why jobs wait, and what would become of others."""
+        from .why import Why
+
+        return Why(self._ask)
 
     @property
     def repository(self) -> ProxyRepository:

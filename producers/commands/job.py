@@ -173,6 +173,25 @@ def history(ctx: typer.Context, job: JobArgument, output: OutputOption = Output.
         )
 
 
+@app.command()
+def explain(ctx: typer.Context, job: JobArgument, output: OutputOption = Output.TABLE) -> None:
+    """Explain why a job waits: what keeps it from pilots, what holds it, what goes first.
+
+    Everything is told of the present moment, by the code that matches jobs with pilots. --output quiet prints one
+    sentence.
+    """
+    from .why_printing import print_explained
+
+    with client_of(ctx) as client:
+        explained = client.why.job(job)
+    if output is Output.JSON:
+        print_json(explained)
+    elif output is Output.QUIET:
+        typer.echo(harmless(explained.verdict))
+    else:
+        print_explained(explained)
+
+
 @app.command("output")
 def fetch(
     ctx: typer.Context,

@@ -1,6 +1,7 @@
 """``pilotage submit``: check job descriptions, send them, optionally wait for their end.
 
-``--check`` needs no configuration, no proxy and no network; it imports nothing of the broker's.
+``--check`` needs no configuration, no proxy and no network; it imports nothing of the broker's. ``--dry-run`` asks the
+services what would become of the jobs.
 """
 
 from __future__ import annotations
@@ -35,6 +36,10 @@ def submit(
     ctx: typer.Context,
     files: Annotated[list[str], typer.Argument(metavar="FILE", help="Job descriptions (JDL); '-' reads one.")],
     check: Annotated[bool, typer.Option("--check", help="Only check: send nothing.")] = False,
+    dry_run: Annotated[
+        bool,
+        typer.Option("--dry-run", help="Submit nothing: ask where the jobs would run now, and what would hold them."),
+    ] = False,
     key: Annotated[str | None, typer.Option(help="Idempotency key: the same submission twice is one.")] = None,
     wait: Annotated[bool, typer.Option("--wait", help="Wait until all jobs have ended.")] = False,
     timeout: Annotated[float | None, typer.Option(min=0, help="Seconds to wait at most.")] = None,
@@ -48,6 +53,8 @@ def submit(
     descriptions = [_read(name) for name in files]
     if check:
         raise typer.Exit(_check(descriptions, output))
+    if dry_run:
+        raise typer.Exit(_weigh(ctx, descriptions, output))
     from ..client import fresh_key
     from ..submission import prepare
 
@@ -66,6 +73,25 @@ def submit(
             raise
         _print_faults(error.faults, descriptions)
         raise typer.Exit(ExitCode.USAGE) from None
+
+
+def _weigh(ctx: typer.Context, descriptions: Sequence[Description], output: Output) -> ExitCode:
+    """``--dry-run``: 0 if every job would find a pilot sooner or later as things stand, 1 if some would not."""
+    from .why_printing import print_weighed, would_run
+
+    try:
+        with client_of(ctx) as client:
+            weighed = client.why.weigh(descriptions)
+    except InvalidJobError as error:
+        if not error.faults or output is Output.JSON:
+            raise
+        _print_faults(error.faults, descriptions)
+        return ExitCode.USAGE
+    if output is Output.JSON:
+        print_json(weighed)
+    else:
+        print_weighed(weighed, brief=output is Output.QUIET)
+    return ExitCode.OK if would_run(weighed) else ExitCode.NO
 
 
 def _read(name: str) -> Description:

@@ -2,6 +2,18 @@
 
 from __future__ import annotations
 
-from . import admin, audit, enrolment, event, pilot, proxies, registrar, service, sessions, user
+from . import admin, audit, enrolment, event, pilot, proxies, registrar, service, sessions, user, why
 
-__all__ = ["admin", "audit", "enrolment", "event", "pilot", "proxies", "registrar", "service", "sessions", "user"]
+__all__ = [
+    "admin",
+    "audit",
+    "enrolment",
+    "event",
+    "pilot",
+    "proxies",
+    "registrar",
+    "service",
+    "sessions",
+    "user",
+    "why",
+]
