@@ -125,7 +125,13 @@ _SEAL = _Seal()
 
 @dataclass(frozen=True)
 class Verified(Generic[M_co]):
-    """A message whose signature, times and audience were checked. Only :func:`open_envelope` makes one."""
+    """A message whose signature, times and audience were checked. Only :func:`open_envelope` makes one.
+
+    Attributes:
+        limited: the signing chain has a limited proxy.
+        fqans: VOMS groups and roles that it carries, proven.
+        ends: end of its validity, seconds since the epoch.
+    """
 
     message: M_co
     header: Header
@@ -133,6 +139,7 @@ class Verified(Generic[M_co]):
     limited: bool
     fqans: tuple[str, ...]
     payload: bytes
+    ends: float
     _seal: _Seal
 
     def __post_init__(self) -> None:
@@ -349,7 +356,7 @@ def open_envelope(
         message = row.decode(payload)
     except InvalidInputError as error:
         raise RefusalError("invalid", str(error), header=header, proven=True) from None
-    return Verified(message, header, row, chain.limited, chain.fqans, payload, _SEAL)
+    return Verified(message, header, row, chain.limited, chain.fqans, payload, chain.not_after, _SEAL)
 
 
 def _row_of(header: Header, payload: bytes) -> MessageType:

@@ -10,6 +10,7 @@ import threading
 import time
 from collections import OrderedDict
 from dataclasses import dataclass
+from math import inf
 
 from .store import Store, enrolments
 
@@ -22,11 +23,12 @@ CACHED_PILOTS = 50_000
 
 @dataclass(frozen=True, slots=True)
 class EnrolledPilot:
-    """What an enrolment says of a pilot."""
+    """What an enrolment says of a pilot; ``ends``: when its identity ends for good, however often it is renewed."""
 
     group: str
     site: str
     revoked: bool
+    ends: float
 
 
 class EnrolledPilots:
@@ -56,7 +58,7 @@ class EnrolledPilots:
             row = enrolments.of_identity(tx, identity)
         if row is None or row.used is None:
             return None
-        pilot = EnrolledPilot(row.grp, row.site, row.revoked is not None)
+        pilot = EnrolledPilot(row.grp, row.site, row.revoked is not None, inf if row.ends is None else row.ends)
         with self._lock:
             if version == self._version:
                 self._known[identity] = pilot

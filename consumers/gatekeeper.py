@@ -22,7 +22,8 @@ from broker.authorization import (
     SERVICES,
     Door,
     Principal,
-    Property,
+    is_pilot,
+    is_private_pilot,
     may_read_events,
     may_send_by,
     sends,
@@ -150,13 +151,16 @@ class Gatekeeper:
             return self._deny("login", client, reason)
         if self._is_prepared(client, claims.jti):
             return True
-        is_pilot = Property.GENERIC_PILOT in principal.properties
-        shares = is_pilot and not principal.site
+        is_one = is_pilot(principal.properties)
+        is_private = is_private_pilot(principal.properties)
+        if is_private and chain.limited:
+            return self._deny("login", client, f"{chain.identity}: a private pilot needs its owner's full proxy")
+        shares = is_one and not is_private and not principal.site
         if not shares and not self._logins.take(chain.identity, now):
             return self._deny("login", client, f"{chain.identity} logs in more than {LOGINS_PER_MINUTE} times a minute")
         session = ClientSession(client, chain.identity, group, chain.limited)
         with self._store.transaction() as tx:
-            kind = "pilot" if is_pilot else "user"
+            kind = "pilot" if is_one else "user"
             chains.put(tx, chain.thumbprint_b64url, chain.ders, chain.identity, chain.not_after.timestamp(), now)
             sessions.put(tx, client, chain.identity, group, chain.thumbprint_b64url, kind, now)
             detail = {
@@ -166,15 +170,15 @@ class Gatekeeper:
                 "not_after": chain.not_after.timestamp(),
             }
             audit.append(tx, now, "login", identity=chain.identity, client=client, detail=detail)
-            if is_pilot:
+            if is_one:
                 pilots.seen(tx, client, chain.identity, now)
-            delegated = None if is_pilot else proxies.until(tx, chain.identity, group)
+            delegated = None if is_one else proxies.until(tx, chain.identity, group)
         self._directory.remember(chain.thumbprint_b64url, facts)
         self._remember(session)
         self._welcome(session, principal, delegated, claims.jti[:64])
         self._note_granted(client, principal)
         self._note_prepared(client, claims.jti)
-        if is_pilot:
+        if is_one:
             self._announce(session)
         return True
 

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import msgspec
 import structlog
 
-from broker.authorization import Property
+from broker.authorization import is_pilot, may_serve
 from broker.identity import (
     CredentialError,
     IdentityError,
@@ -187,15 +187,18 @@ class Issuing:
         if (row.owner, row.grp) != (order.owner, order.group):
             raise _NotIssuedError("the job is another owner's")
         group = self._directory.registry().groups.get(order.group)
-        if group is None or Property.GENERIC_PILOT in group.properties:
+        if group is None or is_pilot(frozenset(group.properties)):
             raise _NotIssuedError("no payload runs with a proxy of that group")
         if self._directory.principal(order.owner, order.group, order.client) is None:
             raise _NotIssuedError("the owner is suspended, or not in that group any more")
         session = sessions.get(self._batch.tx, order.client)
         if session is None:
             raise _NotIssuedError("the pilot's login is not known any more: it must log in anew")
-        if self._directory.principal(session.identity, session.grp, order.client) is None:
+        pilot = self._directory.principal(session.identity, session.grp, order.client)
+        if pilot is None:
             raise _NotIssuedError("the pilot is suspended, or not known any more")
+        if not may_serve(pilot, order.owner):
+            raise _NotIssuedError("the pilot may not serve this owner")
         return row
 
     def _proxy(

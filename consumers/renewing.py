@@ -16,7 +16,7 @@ from functools import partial
 import msgspec
 import structlog
 
-from broker.authorization import Property
+from broker.authorization import is_pilot
 from broker.grid import myproxy
 from broker.grid.errors import GridRefusedError
 from broker.grid.voms_client import VomsEntry, Vomses, load_vomses, request_ac
@@ -130,7 +130,7 @@ class Renewing:
 
     def _due(self, batch: Batch, term: Term, vomses: Vomses, *, is_active: bool) -> str:
         group = self._directory.registry().groups.get(term.grp)
-        if group is None or Property.GENERIC_PILOT in group.properties:
+        if group is None or is_pilot(frozenset(group.properties)):
             return ""
         if self._directory.principal(term.dn, term.grp, "") is None:
             return ""  # suspended or gone: nobody renews for him

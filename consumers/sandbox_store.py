@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from broker.authorization import Property, may_see_job
+from broker.authorization import is_pilot, may_see_job, may_serve
 from broker.subscriber import Admitted
 from schemas.access import Measure
 from schemas.job import LEASED
@@ -139,12 +139,13 @@ def sender_of(message: Admitted) -> str:
 def may_read(message: Admitted, row: JobRow) -> bool:
     """Whether the sender may read the files of a job."""
     if _is_pilot(message):
-        return row.pilot == message.client and row.status in LEASED
+        held = row.pilot == message.client and row.status in LEASED
+        return held and may_serve(message.principal, row.owner)
     return may_see_job(message.principal, row.owner, row.grp)
 
 
 def _is_pilot(message: Admitted) -> bool:
-    return Property.GENERIC_PILOT in message.principal.properties
+    return is_pilot(message.principal.properties)
 
 
 def _refuse(batch: Batch, message: Admitted, code: str, reason: str) -> Outcome:

@@ -58,7 +58,7 @@ class Answers:
 
     def say_why_not(self, batch: Batch, one: Asked) -> None:
         """Answer that there is nothing, and why."""
-        reasons = NoMatch(why_not(one.request.offer, self._index)).texts()[:MAX_REASONS]
+        reasons = NoMatch(why_not(one.offer(batch.now), self._index)).texts()[:MAX_REASONS]
         _say(batch, one, MatchResponse(slot=one.request.slot, reasons=reasons))
 
     def _respond(self, batch: Batch, one: Asked, contents: dict[str, bytes], own: Collection[int]) -> None:

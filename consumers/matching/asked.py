@@ -5,10 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
+from msgspec.structs import replace
+
+from broker.authorization import is_private_pilot
 from broker.subscriber import Admitted
-from schemas.messages.pilot import RequestMatch
+from schemas.messages.pilot import Offer, RequestMatch
 
 from ..domain.choose import Choice
+from ..domain.offers import bounded, private
 from ..store.rows import Claimed
 
 MIN_PROXY_SECONDS = 900.0
@@ -25,7 +29,7 @@ class Asked:
     Attributes:
         client: the pilot.
         identity: its canonical DN.
-        request: what it asked.
+        request: what it asked; its offer as far as it was believed at ``since``.
         correlation: the request's ``jti``, for the answer.
         since: when it asked.
         deadline: when it is answered with nothing.
@@ -48,16 +52,28 @@ class Asked:
 
     @classmethod
     def of(cls, message: Admitted, request: RequestMatch, now: float) -> Asked:
-        """A request that just came."""
+        """A request that just came.
+
+        Its time is bounded by how long its sender may act, and a private pilot's owner is who signed, whatever it says.
+        """
+        header, principal = message.verified.header, message.principal
+        ends = message.verified.ends if principal.renewed_until is None else principal.renewed_until
+        offer = bounded(request.offer, ends - now, now - header.iat)
+        if is_private_pilot(principal.properties):
+            offer = private(offer, principal.identity)
         return cls(
             client=message.client,
-            identity=message.principal.identity,
-            request=request,
-            correlation=message.verified.header.jti,
+            identity=principal.identity,
+            request=request if offer is request.offer else replace(request, offer=offer),
+            correlation=header.jti,
             since=now,
             deadline=now + request.wait_seconds,
             message=message,
         )
+
+    def offer(self, now: float) -> Offer:
+        """What is offered now: time has passed since it was asked."""
+        return bounded(self.request.offer, age=now - self.since)
 
     @property
     def key(self) -> Key:

@@ -9,6 +9,7 @@ from typing import TypeAlias
 
 from ..domain.index import Index
 from ..domain.parked import ParkedIndex
+from ..domain.requirements import in_the_way
 from .asked import Asked, Key
 
 MAX_SLOTS = 64
@@ -79,7 +80,7 @@ class Lobby:
             if one is not None and one.deadline == deadline:
                 yield one
 
-    def concerned(self, index: Index, hinted: Collection[int], barred: Barred) -> set[Key]:
+    def concerned(self, index: Index, hinted: Collection[int], barred: Barred, now: float) -> set[Key]:
         """Requests that the waiting jobs of some queues fit, newest first and no more of them than jobs."""
         keys: set[Key] = set()
         usable = index.classes.usable_sites
@@ -91,8 +92,11 @@ class Lobby:
             for key in self._parked.candidates(queue.requirements, queue.owner.name, usable):
                 if left <= 0:
                     break
-                if barred(queue.owner.name, queue.group.name, self._waiting[key].request.offer.site):
+                one = self._waiting[key]
+                if barred(queue.owner.name, queue.group.name, one.request.offer.site):
                     continue
+                if in_the_way(queue.requirements, one.offer(now), usable) is not None:
+                    continue  # it fitted when it was asked; less time is left now
                 keys.add(key)
-                left -= self._waiting[key].request.jobs
+                left -= one.request.jobs
         return keys

@@ -112,7 +112,7 @@ class Matching:
     def _concerned(self, batch: Batch, hinted: Collection[int]) -> list[Asked]:
         """Parked requests that fit a hinted queue, newest first."""
         while True:
-            keys = self._lobby.concerned(self._index, hinted, self._rights.is_barred)
+            keys = self._lobby.concerned(self._index, hinted, self._rights.is_barred, batch.now)
             # The store knows better: a pilot that said goodbye to job-state is not to be given anything.
             gone = keys - parked.present(batch.tx, {client for client, _ in keys})
             if not gone:
@@ -146,15 +146,15 @@ class Matching:
 
     def _choose(self, batch: Batch, one: Asked, spoken_for: set[int]) -> None:
         """Choose job by job: what a pilot can serve changes with each certificate request that is used up."""
-        site = one.request.offer.site
+        offer = one.offer(batch.now)
 
         def serves(group: str, owner: str) -> bool:
-            if self._rights.is_barred(owner, group, site):
+            if self._rights.is_barred(owner, group, offer.site):
                 return False
             return one.proxy_place(owner, group, batch.now) is not None
 
         while len(one.choices) < one.wanted:
-            chosen = reserve(one.request.offer, self._index, batch.now, 1, serves)
+            chosen = reserve(offer, self._index, batch.now, 1, serves)
             if isinstance(chosen, NoMatch):
                 return
             choice = chosen[0]

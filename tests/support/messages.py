@@ -36,6 +36,7 @@ class Sender:
         service: service name instead of group and properties.
         suffix: tells his clients apart.
         limited: signs with a limited proxy.
+        lasts: seconds that his chain is still valid.
     """
 
     identity: str
@@ -44,6 +45,7 @@ class Sender:
     service: str = ""
     suffix: str = "1"
     limited: bool = False
+    lasts: float = 30 * 86_400.0
 
     @property
     def principal(self) -> Principal:
@@ -68,6 +70,12 @@ def pilot(suffix: str = "1", name: str = "pilot") -> Sender:
     return Sender(f"/O=Example/CN={name}", "vo_pilot", frozenset({Property.GENERIC_PILOT}), suffix=suffix)
 
 
+def private_pilot(name: str = "ada", *, lasts: float = 30 * 86_400.0, limited: bool = False) -> Sender:
+    """A user's own pilot, in the group for such."""
+    properties = frozenset({Property.PRIVATE_PILOT})
+    return Sender(f"/O=Example/CN={name}", "vo_private", properties, suffix="own", limited=limited, lasts=lasts)
+
+
 def service(name: str) -> Sender:
     """One of our services."""
     return Sender(f"/O=Example/CN={name}", "", frozenset(), service=name)
@@ -89,7 +97,7 @@ def admitted(
     signer = Signer(KEY, "thumbprint", sender.identity, sender.cli, group)
     audience = EVENTS if row.kind is Kind.EVENT else row.audience
     jws = signer.sign(row, payload, audience=audience, now=now, message_id=uuid7(now))
-    facts = ChainFacts(sender.identity, sender.limited, now - 3600, now + 3600, KEY.public_key())
+    facts = ChainFacts(sender.identity, sender.limited, now - 3600, now + sender.lasts, KEY.public_key())
     verified = open_envelope(jws, payload, resolve=lambda _: facts, audiences={audience}, now=now, user_id=sender.cli)
     return Admitted(
         verified, sender.principal, delivery(payload, jws, queue, sender.cli, redelivered=redelivered),

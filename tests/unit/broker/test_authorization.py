@@ -14,6 +14,7 @@ from broker.authorization import (
     authorize,
     may_see_job,
     may_send_by,
+    may_serve,
     may_touch_job,
     sends,
     why_not,
@@ -76,12 +77,36 @@ def test_a_pilot_is_no_user_and_a_user_no_pilot():
     assert why_not(user, "job.report.v1")
 
 
+def test_a_private_pilot_is_a_pilot_with_its_owners_full_proxy_only():
+    private = member(Property.PRIVATE_PILOT)
+    assert writable_doors(private) == {Door.PILOTS}
+    assert not may_send_by(private, Door.USERS, "sandbox.put.v1")
+    assert why_not(private, "job.submit.v1")
+    assert why_not(private, "pilot.renew.v1")  # enrolled pilots' business
+    messages = [name for name, rule in TABLE.items() if Property.PRIVATE_PILOT in rule.properties]
+    assert {"match.request.v1", "job.report.v1", "proxy.request.v1", "sandbox.get.v1"} <= set(messages)
+    for name in messages:
+        assert why_not(private, name) is None
+        assert "full proxy" in str(why_not(member(Property.PRIVATE_PILOT, limited=True), name))
+        assert why_not(member(Property.GENERIC_PILOT, limited=True), name) is None
+
+
+def test_a_private_pilot_serves_its_own_identity_and_no_other():
+    generic, private = Property.GENERIC_PILOT, Property.PRIVATE_PILOT
+    for properties in ({private}, {private, generic}, {private, *Property}):
+        assert may_serve(member(*properties), ALICE)
+        assert not may_serve(member(*properties), BOB)
+    assert may_serve(member(generic), BOB)
+    assert not may_serve(member(Property.NORMAL_USER), ALICE)
+
+
 def test_limited_proxies_submit_delegate_and_command_nothing():
     """They lie on worker nodes: whoever takes one there must not rule over its owner's jobs everywhere."""
     commands = ("job.kill.v1", "job.delete.v1", "job.reschedule.v1")
     for name in ("job.submit.v1", "delegation.request.v1", "delegation.put.v1", "dead.replay.v1", *commands):
-        assert why_not(member(*Property), name) is None
-        assert "limited" in str(why_not(member(*Property, limited=True), name))
+        everything = set(Property) - {Property.PRIVATE_PILOT}
+        assert why_not(member(*everything), name) is None
+        assert "limited" in str(why_not(member(*everything, limited=True), name))
 
 
 @pytest.mark.parametrize(
@@ -118,4 +143,4 @@ def test_what_may_be_about_jobs_of_others_is_for_whom_the_job_rules_are():
         if whose is Whose.SEE:
             assert TABLE[name].properties <= seers
         if whose in {Whose.LEASE, Whose.SELF}:
-            assert TABLE[name].properties == {Property.GENERIC_PILOT}
+            assert TABLE[name].properties <= {Property.GENERIC_PILOT, Property.PRIVATE_PILOT}

@@ -180,7 +180,7 @@ def test_a_readmission_is_not_checked_for_time_again():
 
 def test_nobody_else_makes_a_verified_message():
     with pytest.raises(TypeError):
-        Verified(MESSAGE, None, None, False, (), b"", object())
+        Verified(MESSAGE, None, None, False, (), b"", 0.0, object())
 
 
 def test_the_signer_shows_no_key():
