@@ -259,14 +259,20 @@ def verdict(sight: Sight, obstacles: Sequence[Obstacle], holds: Sequence[Hold]) 
         return "No pilot is alive: it waits for one to start."
     if not sight.fitting:
         worst = obstacles[0] if obstacles else None
-        text = f": {worst.pilots} of them fail at {worst.condition}" if worst is not None else ""
-        return f"None of the {count(sight.pilots, 'pilot')} that {_are(sight.pilots)} alive fits{text}."
+        if sight.pilots == 1:
+            names = " and ".join(one.condition for one in obstacles if one.pilots)
+            return f"The only pilot that is alive does not fit: it fails at {names}."
+        text = f": {_most(worst.pilots, sight.pilots)} fail at {worst.condition}" if worst is not None else ""
+        return f"None of the {count(sight.pilots, 'pilot')} that are alive fits{text}."
     if any(hold.kind == "limit" for hold in holds):
         return f"{count(sight.fitting, 'pilot')} would fit, but limits hold it (see below)."
     if sight.fitting_parked:
         asking = count(sight.fitting_parked, "pilot")
-        return f"{asking} that {_fit(sight.fitting_parked)} ask for jobs now: it is matched when its turn comes."
-    return f"{count(sight.fitting, 'pilot')} {_fit(sight.fitting)}, but none of them asks for a job now: all are busy."
+        ask = "asks" if sight.fitting_parked == 1 else "ask"
+        return f"{asking} that {_fit(sight.fitting_parked)} {ask} for jobs now: it is matched when its turn comes."
+    if sight.fitting == 1:
+        return "1 pilot fits, but it does not ask for a job now: it is busy."
+    return f"{count(sight.fitting, 'pilot')} fit, but none of them asks for a job now: all are busy."
 
 
 def advice(want: Requirements, found: Survey) -> str:
@@ -277,7 +283,8 @@ def advice(want: Requirements, found: Survey) -> str:
             return ""
         nearest, pilots = min(found.together.items(), key=lambda item: (len(item[0]), -item[1]))
         names = " and ".join(name_of(one) for one in nearest)
-        return f"No single change would do: the nearest {count(pilots, 'pilot')} fail at {names}."
+        fail = "fails" if pilots == 1 else "fail"
+        return f"No single change would do: the nearest {count(pilots, 'pilot')} {fail} at {names}."
     gain = found.failing[best]
     idle = f" ({gain.only_parked} of them idle now)" if gain.only_parked else ""
     what = PILOTS_DEMAND.get(best) or needs(best, want)
@@ -316,8 +323,8 @@ def span(seconds: float) -> str:
     return f"{seconds:.0f} s"
 
 
-def _are(number: int) -> str:
-    return "is" if number == 1 else "are"
+def _most(some: int, of: int) -> str:
+    return "all of them" if some == of else f"{some} of them"
 
 
 def _fit(number: int) -> str:

@@ -174,28 +174,30 @@ def _wait(estimate: Estimate | None) -> str:
         return ""
     if estimate.seconds is None:
         return estimate.basis
+    if estimate.seconds < 1:
+        return f"any moment now: {estimate.basis}"
     return f"about {age(estimate.seconds)}: {estimate.basis}"
 
 
 def _place(place: Place | None) -> str:
     if place is None:
         return ""
-    mine = f"{'more than ' if place.more else ''}{place.before} jobs of the same owner go first"
-    if place.before == 1 and not place.more:
-        mine = "1 job of the same owner goes first"
-    parts = [f"{mine} (priority {place.priority})"]
+    before = "1 job" if place.before == 1 and not place.more else f"{place.before} jobs"
+    parts = [f"after {'more than ' if place.more else ''}{before} of the same owner (priority {place.priority})"]
     if place.owners_waiting > 1:
-        parts.append(
-            f"{place.owners_before} of the other {place.owners_waiting - 1} owners in {place.group} are before its own"
-        )
+        parts.append(f"its owner's turn is {_nth(place.owners_before)} of {place.owners_waiting} in {place.group}")
     if place.groups_waiting > 1:
         share = f"share {place.group_share:g}"
-        parts.append(
-            f"{place.groups_before} of the other {place.groups_waiting - 1} groups are before {place.group} ({share})"
-        )
+        parts.append(f"the turn of {place.group} ({share}) is {_nth(place.groups_before)} of {place.groups_waiting}")
     if place.background:
         parts.append(f"{place.group} is a background group: it gets only what others leave")
     return "; ".join(parts)
+
+
+def _nth(before: int) -> str:
+    number = before + 1
+    ending = "th" if number % 100 in {11, 12, 13} else {1: "st", 2: "nd", 3: "rd"}.get(number % 10, "th")
+    return f"{number}{ending}"
 
 
 def _as_of(moment: float) -> None:

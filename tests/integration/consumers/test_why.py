@@ -140,7 +140,7 @@ def test_the_nearest_misses_and_what_would_help(store: Store, monitor: JobMonito
     assert (cpu.condition, cpu.pilots, cpu.only) == ("cpu-time", 1, 0)
     assert memory.closest[0].startswith("2 pilots: the node has 4000 MB")
     assert "8000 MB" in memory.needs
-    assert told.verdict == "None of the 3 pilots that are alive fits: 3 of them fail at memory."
+    assert told.verdict == "None of the 3 pilots that are alive fits: all of them fail at memory."
     assert told.advice.startswith("Without memory (8000 MB of memory) 2 pilots would fit; nearest: 2 pilots: ")
     assert "memory" in told.requirements[-1]
 
@@ -149,7 +149,7 @@ def test_no_single_change_would_do(store: Store, monitor: JobMonitor, put: Put) 
     put(1, memory_mb=8000, min_processors=16, max_processors=16)
     alive(store, MAIN)
     told = outlook(store, monitor, 1)
-    assert told.advice == "No single change would do: the nearest 1 pilot fail at processors and memory."
+    assert told.advice == "No single change would do: the nearest 1 pilot fails at processors and memory."
 
 
 def test_a_pilot_that_fits_and_is_busy(store: Store, monitor: JobMonitor, put: Put) -> None:
@@ -157,7 +157,7 @@ def test_a_pilot_that_fits_and_is_busy(store: Store, monitor: JobMonitor, put: P
     alive(store, MAIN)
     told = outlook(store, monitor, 1)
     assert (told.sight.fitting, told.sight.fitting_parked, told.sight.fitting_sites) == (1, 0, 1)
-    assert told.verdict == "1 pilot fits, but none of them asks for a job now: all are busy."
+    assert told.verdict == "1 pilot fits, but it does not ask for a job now: it is busy."
     assert told.obstacles == ()
     assert told.advice == ""
 
@@ -245,11 +245,11 @@ def test_the_place_among_ones_own(store: Store, monitor: JobMonitor, put: Put) -
 def test_the_wait_is_told_from_recent_matches(
     store: Store, monitor: JobMonitor, put: Put, directory: Directory
 ) -> None:
-    queue = put(*range(1, 11))
+    put(*range(1, 11))
     matcher = Matcher(LeaseSettings(), directory, "here")
     chores(store, matcher, NOW)
-    assert queue
-    given = tell(store, matcher, [admitted(RequestMatch(slot="a", offer=MAIN, jobs=5, csrs=(b"x",)), pilot())], NOW)
+    asked = RequestMatch(slot="a", offer=MAIN, jobs=5, csrs=(b"x",))
+    given = tell(store, matcher, [admitted(asked, pilot(), now=NOW)], NOW)
     assert sum(len(one.matches) for one in given.said if isinstance(one, MatchResponse)) == 5
     alive(store, MAIN)
     told = explained(store, monitor, 10).estimate
