@@ -82,7 +82,7 @@ class Matcher(Consumer):
 
     def due_in(self, now: float) -> float | None:
         """Leadership, deadlines of parked requests, returned answers."""
-        if self._returned:
+        if self._returned or (self._matching is not None and self._matching.busy):
             return 0.0
         deadline = self._matching.next_deadline() if self._matching is not None else None
         return min(self._next_look, deadline or self._next_look) - now
@@ -100,6 +100,8 @@ class Matcher(Consumer):
             leader.check(batch.tx, ROLE, self._epoch, now)  # a leader that was paused must not claim here either
         self._take_back(batch)
         self._matching.answer_overdue(batch)
+        if self._matching.busy:
+            self._matching.work(batch)
 
     def _lead(self, batch: Batch) -> None:
         epoch = leader.acquire_or_renew(batch.tx, ROLE, self._holder, batch.now, LEAD_SECONDS)
@@ -115,8 +117,7 @@ class Matcher(Consumer):
             self._matching.load(batch)
             self._next_reconcile = batch.now + RECONCILE_SECONDS
         elif batch.now >= self._next_reconcile or self._matching.outdated:
-            self._matching.reconcile(batch)
-            self._matching.serve_all(batch)
+            self._matching.reconcile()
             self._next_reconcile = batch.now + RECONCILE_SECONDS
 
     def on_rollback(self) -> None:

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import heapq
-from collections import Counter
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import TypeAlias
 
-from ..domain.index import Index
+from ..domain.index import Index, Queue
 from ..domain.parked import ParkedIndex
-from ..domain.requirements import in_the_way
 from .asked import Asked, Key
 
 MAX_SLOTS = 64
 """Requests of one pilot that are parked: it has one for each of its slots, and nobody fills the memory."""
+
+AT_ONCE = 256
+"""Requests looked at in one transaction because jobs have come: about 50 ms if all of them get one."""
 
 Barred: TypeAlias = Callable[[str, str, str], bool]
 """(owner, group, site) → whether his jobs are kept from it."""
@@ -25,7 +26,7 @@ class Lobby:
     def __init__(self) -> None:
         self._parked: ParkedIndex[Key] = ParkedIndex()
         self._waiting: dict[Key, Asked] = {}
-        self._slots: Counter[str] = Counter()
+        self._slots: dict[str, set[Key]] = {}
         self._deadlines: list[tuple[float, Key]] = []
 
     def __contains__(self, key: Key) -> bool:
@@ -42,15 +43,15 @@ class Lobby:
 
     def has_room(self, client: str) -> bool:
         """Whether one more request of this pilot is kept."""
-        return self._slots.get(client, 0) < MAX_SLOTS
+        return len(self._slots.get(client, ())) < MAX_SLOTS
 
     def keep(self, one: Asked) -> None:
         """Park a request; it takes the place of an older one of its slot."""
         one.message = None
         one.csr_of = {}
-        self._slots[one.client] += one.key not in self._waiting
+        self._slots.setdefault(one.client, set()).add(one.key)
         self._waiting[one.key] = one
-        self._parked.add(one.key, one.request.offer)
+        self._parked.add(one.key, one.request.offer, one.since)
         heapq.heappush(self._deadlines, (one.deadline, one.key))
         if len(self._deadlines) > 2 * len(self._waiting) + 1000:  # replaced requests leave theirs behind
             self._deadlines = sorted((waiting.deadline, key) for key, waiting in self._waiting.items())
@@ -59,14 +60,16 @@ class Lobby:
         """It waits no more."""
         if self._waiting.pop(key, None) is not None:
             self._parked.remove(key)
-            self._slots[key[0]] -= 1
-            if not self._slots[key[0]]:
+            slots = self._slots[key[0]]
+            slots.discard(key)
+            if not slots:
                 del self._slots[key[0]]
 
     def forget(self, clients: Collection[str]) -> None:
         """These pilots are gone."""
-        for key in [key for key in self._waiting if key[0] in clients]:
-            self.drop(key)
+        for client in clients:
+            for key in list(self._slots.get(client, ())):
+                self.drop(key)
 
     def next_deadline(self) -> float | None:
         """When the next request must be answered."""
@@ -80,23 +83,47 @@ class Lobby:
             if one is not None and one.deadline == deadline:
                 yield one
 
-    def concerned(self, index: Index, hinted: Collection[int], barred: Barred, now: float) -> set[Key]:
-        """Requests that the waiting jobs of some queues fit, newest first and no more of them than jobs."""
+    def concerned(
+        self, index: Index, hinted: Mapping[int, float], barred: Barred, now: float
+    ) -> tuple[set[Key], dict[int, float]]:
+        """Requests that the waiting jobs of some queues fit, newest first and no more of them than jobs.
+
+        Args:
+            index: what waits.
+            hinted: queues, and below which place to look for each (all of them: infinity).
+            barred: who has no right to run where.
+            now: offers have less time left than when they were made.
+
+        Returns:
+            The requests, at most :data:`AT_ONCE`, and what was left out for that, as ``hinted``.
+        """
         keys: set[Key] = set()
-        usable = index.classes.usable_sites
-        for queue_id in hinted:
-            if queue_id not in index:
+        more: dict[int, float] = {}
+        for queue_id, below in hinted.items():
+            if len(keys) >= AT_ONCE:
+                more[queue_id] = below
+            elif self._waiting and queue_id in index:
+                left = self._wake(index, index.queue(queue_id), barred, now, below, keys)
+                if left is not None:
+                    more[queue_id] = left
+        return keys, more
+
+    def _wake(
+        self, index: Index, queue: Queue, barred: Barred, now: float, below: float, keys: set[Key]
+    ) -> float | None:
+        """Add those for a queue's jobs to ``keys``; where to go on if there are too many of both."""
+        left, usable = queue.waiting, index.classes.usable_sites
+        owner, group = queue.owner.name, queue.group.name
+        if not left:
+            return None
+        for key in self._parked.candidates(queue.requirements, owner, group, usable, now, below):
+            one = self._waiting[key]
+            if barred(owner, group, one.request.offer.site):
                 continue
-            queue = index.queue(queue_id)
-            left = queue.waiting
-            for key in self._parked.candidates(queue.requirements, queue.owner.name, usable):
-                if left <= 0:
-                    break
-                one = self._waiting[key]
-                if barred(queue.owner.name, queue.group.name, one.request.offer.site):
-                    continue
-                if in_the_way(queue.requirements, one.offer(now), usable) is not None:
-                    continue  # it fitted when it was asked; less time is left now
-                keys.add(key)
-                left -= one.request.jobs
-        return keys
+            if left <= 0:
+                return None
+            if len(keys) >= AT_ONCE:
+                return self._parked.place(key) + 1
+            keys.add(key)
+            left -= one.request.jobs
+        return None

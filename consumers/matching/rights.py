@@ -32,17 +32,22 @@ class Rights:
         """Whether the registry has changed since :meth:`note`: parked requests may have become answerable."""
         return self._registry is None or self._registry.version != self._directory.registry().version
 
-    def note(self, index: Index) -> None:
-        """Give sites and shares as they are now to an index; unchanged they cost one comparison for each batch."""
+    def note(self, index: Index) -> bool:
+        """Give sites and shares as they are now to an index; unchanged they cost one comparison for each batch.
+
+        Returns:
+            Whether anything has changed.
+        """
         registry = self._directory.registry()
         if self._registry is not None and registry.version == self._registry.version:
-            return
+            return False
         self._registry = registry
         self._bars, self._barred = payload_rules(registry.rules), {}
         usable = {name for name, site in registry.sites.items() if site.usable}
         index.set_usable_sites(usable if registry.sites else None)
         for group in registry.groups.values():
             index.set_share(group.name, round(group.share * DEFAULT_SHARE))
+        return True
 
     def is_barred(self, owner: str, group: str, site: str) -> bool:
         """Whether the owner has lost his rights, or operators' rules keep his jobs from a site."""

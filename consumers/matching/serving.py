@@ -6,7 +6,9 @@ What stays unanswered is parked.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from itertools import islice
+from math import inf
 
 import msgspec
 
@@ -18,18 +20,27 @@ from ..changes import publish_changes
 from ..directory import Directory
 from ..domain.choose import NoMatch, reserve
 from ..domain.index import Index
-from ..domain.requirements import Requirements
 from ..settings import LeaseSettings
-from ..store import jobs, parked, queues
+from ..store import jobs, parked
 from ..store.rows import Claim
 from .answers import Answers
 from .asked import Asked, Key
 from .lobby import Lobby
 from .pages import Pages
 from .rights import Rights
+from .stock import Stock
 
 ROUNDS = 4
 """Claims that failed (killed meanwhile) are replaced by other jobs in so many rounds; then the pilot waits parked."""
+
+DOUBTS = 128
+"""Queues looked at for parked requests in one slice: some ms with 50,000 of them parked."""
+
+DOUBT_ALL = 10
+"""Of so many comparisons with the store one doubts all queues, whether or not anything seems to have changed."""
+
+OVERDUE = 512
+"""Requests told in one transaction that they waited in vain."""
 
 
 class Matching:
@@ -45,60 +56,71 @@ class Matching:
         self._index = Index()
         self._rights = Rights(directory)
         self._pages = Pages(self._index)
+        self._stock = Stock(self._index, self._pages)
         self._lobby = Lobby()
+        self._doubts: dict[int, float] = {}
+        self._reconciled = 0
         self._answers = Answers(self._index)
 
     # -- from the store -----------------------------------------------------------------------------------------
 
     def load(self, batch: Batch) -> None:
         """Everything, at a takeover."""
-        self.reconcile(batch)
+        self._rights.note(self._index)
+        self._stock.begin()
+        while self._stock.under_way:
+            self._stock.go_on(batch.tx)
         for row in parked.load(batch.tx):
             request = msgspec.json.decode(row.request, type=RequestMatch)
             self._lobby.keep(Asked(row.client, row.identity, request, row.cid, row.since, row.deadline))
-        self.serve_all(batch)
-
-    def serve_all(self, batch: Batch) -> None:
-        """Answer whatever parked request can be answered: at a takeover, and where a hint was lost."""
-        self.serve(batch, [], set(self._index))
+        self.doubt(self._index)
 
     @property
     def outdated(self) -> bool:
         """Whether the registry has changed since this last looked: parked requests may have become answerable."""
         return self._rights.outdated
 
-    def reconcile(self, batch: Batch) -> None:
-        """Put the counts of all queues right."""
-        self._rights.note(self._index)
-        counts = queues.waiting_counts(batch.tx)
-        self._learn(batch, counts.keys() - set(self._index))
-        for queue_id in list(self._index):
-            if queue_id in counts:
-                self._index.set_counts(queue_id, counts[queue_id])
-            else:
-                self._index.drop_queue(queue_id)
-        self._pages.clear()
+    def reconcile(self) -> None:
+        """Compare all queues with the store, slice by slice (:meth:`work`): hints may have been lost."""
+        self._note_registry()
+        self._reconciled += 1
+        if self._reconciled % DOUBT_ALL == 0:
+            self.doubt(self._index)
+        self._stock.begin()
 
-    def _learn(self, batch: Batch, ids: Collection[int]) -> None:
-        for row in queues.load(batch.tx, ids):
-            self._index.add_queue(row.id, Requirements.from_json(row.requirements), row.grp, row.owner)
+    def _note_registry(self) -> None:
+        if self._rights.note(self._index):
+            self.doubt(self._index)  # who waits may run elsewhere now, or other owners' jobs here
 
-    def _refresh(self, batch: Batch, ids: Collection[int]) -> None:
-        if not ids:
-            return
-        self._learn(batch, [queue_id for queue_id in ids if queue_id not in self._index])
-        counts = queues.waiting_counts(batch.tx, ids)
-        for queue_id in ids:
-            if queue_id in self._index:
-                self._index.set_counts(queue_id, counts.get(queue_id, {}))
-        self._pages.forget(ids)
+    def doubt(self, ids: Iterable[int]) -> None:
+        """Parked requests may fit these queues now although nothing came: look, slice by slice (:meth:`work`)."""
+        self._doubts.update(dict.fromkeys(ids, inf))
+
+    @property
+    def busy(self) -> bool:
+        """Whether :meth:`work` has something to do."""
+        return bool(self._doubts) or self._stock.under_way
+
+    def work(self, batch: Batch) -> None:
+        """Do a slice of what is in no hurry."""
+        self._note_registry()
+        self.doubt(self._stock.go_on(batch.tx))
+        if not self._lobby:
+            self._doubts.clear()
+        some = {queue_id: self._doubts.pop(queue_id) for queue_id in list(islice(self._doubts, DOUBTS))}
+        if some:
+            self._match(batch, [], some)
 
     # -- serving ------------------------------------------------------------------------------------------------
 
     def serve(self, batch: Batch, asked: Sequence[Asked], hinted: Collection[int]) -> None:
         """Answer requests, and those parked ones for which the hinted queues have work."""
-        self._rights.note(self._index)
-        self._refresh(batch, hinted)
+        self._note_registry()
+        self._stock.refresh(batch.tx, hinted)
+        self._pages.fill_up(batch.tx)
+        self._match(batch, asked, dict.fromkeys(hinted, inf))
+
+    def _match(self, batch: Batch, asked: Sequence[Asked], hinted: Mapping[int, float]) -> None:
         newest = {one.key: one for one in asked}
         for key in newest:
             self._lobby.drop(key)
@@ -109,13 +131,14 @@ class Matching:
                 break
         self._answer(batch, at_work, known={one.key for one in newest.values()})
 
-    def _concerned(self, batch: Batch, hinted: Collection[int]) -> list[Asked]:
+    def _concerned(self, batch: Batch, hinted: Mapping[int, float]) -> list[Asked]:
         """Parked requests that fit a hinted queue, newest first."""
         while True:
-            keys = self._lobby.concerned(self._index, hinted, self._rights.is_barred, batch.now)
+            keys, more = self._lobby.concerned(self._index, hinted, self._rights.is_barred, batch.now)
             # The store knows better: a pilot that said goodbye to job-state is not to be given anything.
             gone = keys - parked.present(batch.tx, {client for client, _ in keys})
             if not gone:
+                self._doubts.update(more)
                 return sorted((self._lobby[key] for key in keys), key=lambda one: -one.since)
             for key in gone:
                 self._lobby.drop(key)
@@ -139,7 +162,7 @@ class Matching:
             else:
                 missed = True
                 if choice.queue_id in self._index:
-                    self._index.refund(choice.queue_id)
+                    self._index.refund(choice.queue_id, choice.charge)
         for one in at_work:
             one.choices = []
         return missed
@@ -203,7 +226,7 @@ class Matching:
 
     def answer_overdue(self, batch: Batch) -> None:
         """Tell those that waited in vain why."""
-        overdue = list(self._lobby.overdue(batch.now))
+        overdue = list(islice(self._lobby.overdue(batch.now), OVERDUE))
         for one in overdue:
             self._answers.say_why_not(batch, one)
         if overdue:

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from consumers.domain.parked import ParkedIndex
+from consumers.domain.parked import SECTION, ParkedIndex
 from consumers.domain.requirements import canonical
 from schemas.messages.pilot import Offer
 
@@ -30,13 +30,25 @@ def test_private_pilots_are_for_their_owners() -> None:
     assert list(parked.candidates(canonical(), "you")) == []
 
 
-def test_reasons_for_a_waiting_job() -> None:
+def test_an_offer_has_less_time_the_longer_it_waits() -> None:
     parked: ParkedIndex[int] = ParkedIndex()
-    for number in range(3):
+    for number in range(100):
+        parked.add(number, Offer(site="A", cpu_seconds=40_000, wall_seconds=4_000 + number), since=1000.0)
+    want = canonical(cpu_seconds=20_000, wall_seconds=3600)
+    assert len(list(parked.candidates(want, now=1000.0))) == 100
+    assert list(parked.candidates(want, now=1480.0)) == list(range(99, 79, -1))
+    assert list(parked.candidates(want, now=1480.0)) == list(range(99, 79, -1))
+    assert list(parked.candidates(want, now=2000.0)) == []
+
+
+def test_the_rest_is_asked_for_by_place_and_old_sections_go() -> None:
+    parked: ParkedIndex[int] = ParkedIndex()
+    for number in range(3 * SECTION):
         parked.add(number, HERE)
-    parked.add(9, THERE)
-    found = parked.why_not(canonical(sites=["B"], memory_mb=10))
-    assert [(reason.count, reason.text) for reason in found] == [
-        (3, "site A is not wanted"),
-        (1, "the node has 0 MB of memory free; it needs 10 MB"),
-    ]
+    found = list(parked.candidates(canonical()))
+    assert found == list(range(3 * SECTION - 1, -1, -1))
+    assert list(parked.candidates(canonical(), below=parked.place(1500))) == list(range(1499, -1, -1))
+    for number in range(2 * SECTION):
+        parked.remove(number)
+    assert len(parked._sections) == 1
+    assert len(list(parked.candidates(canonical()))) == len(parked) == SECTION
