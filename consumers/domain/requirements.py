@@ -8,26 +8,60 @@ holds the index to it.
 The conditions, in the order in which they are asked (semantics of DIRAC's task queues; numbers are numbers here):
 
 * a site that is not usable gets only jobs of type Test;
+* a pilot of a pool gets only jobs that name the pool, a pilot of none only jobs that name none;
 * sites, CEs, platforms: an empty list wants anything; otherwise the offer's value must be in it. A pilot whose CE or
   platform is ``any`` skips that condition. Its site it always has to name, for bans rest on it;
 * no banned site;
-* the CPU time class fits into the CPU time left; processors, memory and whole node likewise;
-* all tags of the class are on the node, and all tags that the pilot requires are in the class.
+* the job's type is among those that the pilot takes, if it names some;
+* the processors are of the wanted family, and of its level or a higher one;
+* the class of CPU time fits into the CPU time left, that of wall time into the wall time left;
+* processors, whole node, memory, disk: at least so much is free (:func:`memory_needed`);
+* so many of the free GPUs have the memory and are of a wanted model (:func:`.conditions.is_model`);
+* all tags of the class are on the node, and its tag expression is true of them;
+* all tags that the pilot requires are carried by the class (:func:`carried`).
 
-Who may use a private pilot is a question about the owner and is asked where queues are chosen (:mod:`.choose`).
+Who may use a private or group-bound pilot is a question about the queue's owner and group (:func:`not_theirs`), and is
+asked where queues are chosen (:mod:`.choose`).
 """
 
 from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Collection, Iterable
-from enum import Enum
 from hashlib import sha256
 
 import msgspec
 
+from schemas.jdl.architecture import architecture_serves, wanted_architecture
 from schemas.jdl.description import JobDescription
+from schemas.jdl.tag_expression import holds, named, settle
 from schemas.messages.pilot import Offer
+
+from .conditions import ANY, Condition, has_gpus, in_pool, is_usable, takes_any, takes_job_type, told
+
+__all__ = [
+    "ANY",
+    "CPU_CLASSES",
+    "MULTI_PROCESSOR",
+    "TEST_JOB",
+    "WHOLE_NODE",
+    "Condition",
+    "Misfit",
+    "Requirements",
+    "canonical",
+    "carried",
+    "cpu_class",
+    "describe",
+    "fits",
+    "in_the_way",
+    "is_usable",
+    "memory_needed",
+    "misfit",
+    "not_theirs",
+    "requirements_of",
+    "takes_any",
+    "too_small",
+]
 
 HOUR = 3600
 DAY = 24 * HOUR
@@ -50,36 +84,11 @@ CPU_CLASSES: tuple[int, ...] = (
 """CPU time is rounded up to one of these (seconds), so that task queues stay few: DIRAC's default segments
 (TaskQueueDB, ``taskQueueCPUTimeIntervals``)."""
 
-ANY = "any"
-"""A value that wants, or takes, anything (in any case of letters)."""
+MULTI_PROCESSOR = "MultiProcessor"
+WHOLE_NODE = "WholeNode"
 
 TEST_JOB = "Test"
 """The job type that also runs at sites that are not usable (DIRAC)."""
-
-
-class Condition(Enum):
-    """One thing that can be in the way; the value is the order in which it is asked."""
-
-    SITE_UNUSABLE = 1
-    POOL = 2
-    SITE = 3
-    BANNED = 4
-    CE = 5
-    JOB_TYPE = 6
-    PLATFORM = 7
-    ARCHITECTURE = 8
-    CPU_TIME = 9
-    WALL_TIME = 10
-    PROCESSORS = 11
-    WHOLE_NODE = 12
-    MEMORY = 13
-    DISK = 14
-    GPU = 15
-    TAGS = 16
-    TAG_EXPRESSION = 17
-    REQUIRED_TAGS = 18
-    OWNER = 19
-    GROUP = 20
 
 
 class Requirements(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
@@ -173,17 +182,34 @@ def canonical(
     whole_node: bool = False,
     memory_mb: float = 0,
     tags: Iterable[str] = (),
+    wall_seconds: float = 0,
+    memory_per_processor_mb: float = 0,
+    disk_mb: float = 0,
+    gpus: int = 0,
+    gpu_memory_mb: float = 0,
+    gpu_models: Iterable[str] = (),
+    architecture: str = "",
+    tag_expression: str = "",
+    pools: Iterable[str] = (),
 ) -> Requirements:
     """The class of these wishes.
 
-    Lists are sorted without repetition, ``any`` is taken as no wish, bans are taken off the wanted sites, numbers are
-    rounded up.
+    Lists are sorted without repetition, ``any`` is taken as no wish, bans are taken off the wanted sites. CPU time and
+    wall time are rounded up to a class. Memory and disk are rounded up to whole MB only: few different amounts are in
+    use, and a job that asks for just what a node has must get it.
+
+    Raises:
+        TagExpressionError: the expression cannot be read, or no node can ever fulfil it together with the tags.
+        ArchitectureError: there is no such architecture.
     """
     wanted, banned = _wishes(sites), _ordered(banned_sites)
     allowed = tuple(site for site in wanted if site not in banned)
     if allowed:
         # A list of sites says it all; only an unsatisfiable one keeps both, for the optimizers to refuse.
         wanted, banned = allowed, ()
+    carried_tags, expression = settle(_ordered(tags), tag_expression)
+    models = _wishes(gpu_models)
+    count = gpus or (1 if gpu_memory_mb > 0 or models else 0)
     return Requirements(
         sites=wanted,
         banned_sites=banned,
@@ -194,8 +220,17 @@ def canonical(
         min_processors=max(1, min_processors),
         max_processors=None if max_processors is None else max(1, min_processors, max_processors),
         whole_node=whole_node,
-        memory_mb=int(-(-memory_mb // 1)),
-        tags=_ordered(tags),
+        memory_mb=_up(memory_mb),
+        tags=carried_tags,
+        wall_class=cpu_class(wall_seconds) if wall_seconds > 0 else 0,
+        memory_per_processor_mb=_up(memory_per_processor_mb),
+        disk_mb=_up(disk_mb),
+        gpus=count,
+        gpu_memory_mb=_up(gpu_memory_mb),
+        gpu_models=models,
+        architecture="" if not architecture or takes_any((architecture,)) else str(wanted_architecture(architecture)),
+        tag_expression=expression,
+        pools=_ordered(pools),
     )
 
 
@@ -216,9 +251,22 @@ def requirements_of(description: JobDescription, candidate_sites: Collection[str
         min_processors=description.min_processors,
         max_processors=description.max_processors,
         whole_node=description.whole_node,
-        memory_mb=description.max_ram or 0,
+        memory_mb=description.fixed_memory_mb,
         tags=description.tags,
+        wall_seconds=description.wall_time or 0,
+        memory_per_processor_mb=description.max_ram_per_processor or 0,
+        disk_mb=description.disk_space or 0,
+        gpus=description.gpus,
+        gpu_memory_mb=description.gpu_memory or 0,
+        gpu_models=description.gpu_models,
+        architecture=description.architecture,
+        tag_expression=description.tag_expression,
+        pools=description.pools,
     )
+
+
+def _up(amount: float) -> int:
+    return int(-(-amount // 1))
 
 
 def _ordered(values: Iterable[str]) -> tuple[str, ...]:
@@ -228,16 +276,6 @@ def _ordered(values: Iterable[str]) -> tuple[str, ...]:
 def _wishes(values: Iterable[str]) -> tuple[str, ...]:
     wishes = _ordered(values)
     return () if any(value.lower() == ANY for value in wishes) else wishes
-
-
-def takes_any(values: Iterable[str]) -> bool:
-    """Whether a pilot's value says ``any``."""
-    return any(value.lower() == ANY for value in values)
-
-
-def is_usable(site: str, usable_sites: Collection[str] | None) -> bool:
-    """Whether a site may run ordinary jobs; ``None`` means that no site is barred."""
-    return usable_sites is None or site in usable_sites
 
 
 def misfit(requirements: Requirements, offer: Offer, usable_sites: Collection[str] | None = None) -> Misfit | None:
@@ -256,31 +294,64 @@ def in_the_way(want: Requirements, offer: Offer, usable_sites: Collection[str] |
     """The first condition that keeps this class from this offer (:func:`misfit` without its text)."""
     if want.job_type != TEST_JOB and not is_usable(offer.site, usable_sites):
         return Condition.SITE_UNUSABLE
+    if not in_pool(offer.pool, want.pools):
+        return Condition.POOL
     if want.sites and offer.site not in want.sites:
         return Condition.SITE
     if offer.site in want.banned_sites:
         return Condition.BANNED
     if want.ces and offer.ce not in want.ces and not takes_any((offer.ce,)):
         return Condition.CE
+    if not takes_job_type(offer, want.job_type):
+        return Condition.JOB_TYPE
     if want.platforms and not takes_any(offer.platforms) and set(want.platforms).isdisjoint(offer.platforms):
         return Condition.PLATFORM
-    return _too_small(want, offer)
+    if want.architecture and not architecture_serves(offer.architecture, want.architecture):
+        return Condition.ARCHITECTURE
+    return too_small(want, offer) or _wrong_tags(want, offer)
 
 
-def _too_small(want: Requirements, offer: Offer) -> Condition | None:
-    if not want.cpu_class <= offer.cpu_seconds:
+def too_small(want: Requirements, offer: Offer) -> Condition | None:
+    """The first amount of which an offer has too little for a class, GPUs and the whole node included."""
+    if want.cpu_class > offer.cpu_seconds:
         return Condition.CPU_TIME
-    if not want.min_processors <= offer.processors:
+    if want.wall_class > offer.wall_seconds:
+        return Condition.WALL_TIME
+    if want.min_processors > offer.processors:
         return Condition.PROCESSORS
     if want.whole_node and not offer.whole_node:
         return Condition.WHOLE_NODE
-    if not want.memory_mb <= offer.memory_mb:
+    if memory_needed(want, offer.processors) > offer.memory_mb:
         return Condition.MEMORY
-    if not set(want.tags).issubset(offer.tags):
+    if want.disk_mb > offer.disk_mb:
+        return Condition.DISK
+    if want.gpus and not has_gpus(offer.gpus, want.gpus, want.gpu_memory_mb, want.gpu_models):
+        return Condition.GPU
+    return None
+
+
+def _wrong_tags(want: Requirements, offer: Offer) -> Condition | None:
+    if want.tags and not set(want.tags).issubset(offer.tags):
         return Condition.TAGS
-    if not set(offer.required_tags).issubset(want.tags):
+    if want.tag_expression and not holds(want.tag_expression, offer.tags):
+        return Condition.TAG_EXPRESSION
+    if offer.required_tags and not carried(want).issuperset(offer.required_tags):
         return Condition.REQUIRED_TAGS
     return None
+
+
+def carried(want: Requirements) -> frozenset[str]:
+    """The tags that a class carries for pilots that require some.
+
+    They are its tags, those that its expression names without negation, and ``MultiProcessor`` and ``WholeNode`` where
+    the numbers say so: operators require these two to keep small jobs from large slots (DIRAC).
+    """
+    implied = []
+    if want.whole_node or want.max_processors is None or want.max_processors > 1:
+        implied.append(MULTI_PROCESSOR)
+    if want.whole_node:
+        implied.append(WHOLE_NODE)
+    return named(want.tag_expression).union(want.tags, implied)
 
 
 def not_theirs(offer: Offer, owner: str, group: str = "") -> Condition | None:
@@ -305,45 +376,26 @@ def memory_needed(want: Requirements, processors: int) -> int:
 
 def describe(condition: Condition, offer: Offer, want: Requirements | None = None) -> str:
     """What is in the way, for people: of one class, or (without it) of all that fail for this condition."""
+    text = told(condition, offer)
     if want is None:
-        return _TEXTS[condition].format(
-            offer=offer,
-            ce=offer.ce or "none",
-            pool=offer.pool or "none",
-            job_types=", ".join(offer.job_types),
-            architecture=offer.architecture or "not known",
-            gpus=len(offer.gpus),
-            required=", ".join(offer.required_tags),
-        )
+        return text
     needs = {
         Condition.CPU_TIME: f"; it needs {want.cpu_class} s",
         Condition.PROCESSORS: f"; it needs {want.min_processors}",
-        Condition.MEMORY: f"; it needs {want.memory_mb} MB",
+        Condition.WALL_TIME: f"; it needs {want.wall_class} s",
+        Condition.MEMORY: f"; it needs {memory_needed(want, offer.processors)} MB",
+        Condition.DISK: f"; it needs {want.disk_mb} MB",
+        Condition.GPU: f"; it needs {_gpus_wanted(want)}",
+        Condition.ARCHITECTURE: f"; it needs {want.architecture}",
+        Condition.POOL: f"; it wants {', '.join(want.pools) or 'none'}",
+        Condition.JOB_TYPE: f", it is {want.job_type}",
+        Condition.TAG_EXPRESSION: f": {want.tag_expression}",
         Condition.TAGS: f": {', '.join(sorted(set(want.tags) - set(offer.tags)))}",
         Condition.PLATFORM: f": {', '.join(want.platforms)}",
     }.get(condition, "")
-    return describe(condition, offer) + needs
+    return text + needs
 
 
-_TEXTS = {
-    Condition.SITE_UNUSABLE: "site {offer.site} is not usable, only for jobs of type Test",
-    Condition.POOL: "the pilot's pool is {pool}",
-    Condition.SITE: "site {offer.site} is not wanted",
-    Condition.BANNED: "site {offer.site} is banned by the job",
-    Condition.CE: "CE {ce} is not wanted",
-    Condition.JOB_TYPE: "the pilot takes only jobs of type {job_types}",
-    Condition.PLATFORM: "the node has no wanted platform",
-    Condition.ARCHITECTURE: "the node's architecture is {architecture}",
-    Condition.CPU_TIME: "CPU time left is {offer.cpu_seconds:.0f} s",
-    Condition.WALL_TIME: "wall time left is {offer.wall_seconds:.0f} s",
-    Condition.PROCESSORS: "the node has {offer.processors} free processors",
-    Condition.WHOLE_NODE: "the pilot has no whole node",
-    Condition.MEMORY: "the node has {offer.memory_mb:.0f} MB of memory free",
-    Condition.DISK: "the node has {offer.disk_mb:.0f} MB of disk free",
-    Condition.GPU: "the node has {gpus} free GPUs",
-    Condition.TAGS: "the node lacks tags",
-    Condition.TAG_EXPRESSION: "the node's tags are not those wanted",
-    Condition.REQUIRED_TAGS: "the pilot takes only jobs with tags {required}",
-    Condition.OWNER: "the pilot takes only jobs of certain owners",
-    Condition.GROUP: "the pilot takes only jobs of certain groups",
-}
+def _gpus_wanted(want: Requirements) -> str:
+    text = f"{want.gpus} with {want.gpu_memory_mb} MB each" if want.gpu_memory_mb else str(want.gpus)
+    return f"{text} of {' or '.join(want.gpu_models)}" if want.gpu_models else text

@@ -16,6 +16,9 @@ MIN_CPU_TIME: Final = 100
 MAX_CPU_TIME: Final = 500_000
 """DIRAC's bounds; there larger values are cut silently, here they are refused."""
 
+MAX_WALL_TIME: Final = 25 * 86_400 // 2
+"""Seconds: the longest class of task queues, 12.5 days. No slot lasts longer."""
+
 DEFAULT_PRIORITY: Final = 1
 MAX_PRIORITY: Final = 10
 
@@ -24,6 +27,14 @@ MAX_PROCESSORS: Final = 1024
 
 MAX_RAM_MB: Final = 16 * 1024 * 1024
 """16 TiB in MB: a value above is bytes or KiB by mistake."""
+
+MAX_DISK_MB: Final = 128 * 1024 * 1024
+"""128 TiB in MB: likewise."""
+
+MAX_GPUS: Final = 64
+"""More than any node has."""
+MAX_GPU_MEMORY_MB: Final = 1024 * 1024
+"""1 TiB in MB: a value above is bytes or KiB by mistake."""
 
 DEFAULT_LEASE_SECONDS: Final = 7200
 MIN_LEASE_SECONDS: Final = 1
@@ -61,6 +72,9 @@ class Kind(Enum):
     INTEGER = "integer"
     BOOLEAN = "boolean"
     NAMES = "list of names"
+    MODELS = "list of names, blanks allowed"
+    ARCHITECTURE = "architecture"
+    TAG_EXPRESSION = "tag expression"
     LOCAL_FILES = "list of local files, `LFN:/…` or `SB:…`"
     RESULT_FILES = "list of file names or patterns"
     LFNS = "list of LFNs"
@@ -69,7 +83,15 @@ class Kind(Enum):
 
 
 LISTS: Final = frozenset(
-    {Kind.NAMES, Kind.LOCAL_FILES, Kind.RESULT_FILES, Kind.LFNS, Kind.OUTPUT_FILES, Kind.ENVIRONMENT}
+    {
+        Kind.NAMES,
+        Kind.MODELS,
+        Kind.LOCAL_FILES,
+        Kind.RESULT_FILES,
+        Kind.LFNS,
+        Kind.OUTPUT_FILES,
+        Kind.ENVIRONMENT,
+    }
 )
 
 
@@ -140,19 +162,39 @@ ATTRIBUTES: Final = (
               max_length=MAX_PATH),
     _integer("CPUTime", "cpu_time", (MIN_CPU_TIME, MAX_CPU_TIME), DEFAULT_CPU_TIME,
              "CPU work needed, in HS06 seconds."),
+    _integer("WallTime", "wall_time", (1, MAX_WALL_TIME), None,
+             "Seconds that the slot must still last, whatever its speed."),
     _integer("Priority", "priority", (0, MAX_PRIORITY), DEFAULT_PRIORITY,
              "Order among the owner's own jobs; higher goes first."),
     _names("Site", "sites", "Sites where the job may run; `ANY` is the same as leaving it out."),
     _names("BannedSites", "banned_sites", "Sites where the job may not run."),
     _names("GridCE", "grid_ces", "Computing elements where the job may run."),
     _names("Platform", "platforms", "Platforms on which the job can run; `ANY` is the same as leaving it out."),
-    _names("Tags", "tags", "Properties that the node must offer."),
+    Attribute("Architecture", "architecture", Kind.ARCHITECTURE, "Family and lowest level of the processors, such as "
+              "`x86_64-v3` or `aarch64`; `ANY` is the same as leaving it out.", "", max_length=64),
+    _names("Tags", "tags", "Properties that the node must offer, all of them."),
+    Attribute("TagExpression", "tag_expression", Kind.TAG_EXPRESSION, "What must be true of the node's tags besides: "
+              "names with `&&`, `||`, `!` and parentheses.", "", max_length=2048),
+    _names("Pool", "pools", "Pools of pilots that may take the job. Without it only pilots take it that belong to no "
+           "pool."),
     _integer("NumberOfProcessors", "number_of_processors", _PROCESSORS, None,
              "Exactly so many processors. Without any of the three: 1."),
     _integer("MinNumberOfProcessors", "min_number_of_processors", _PROCESSORS, None, "At least so many processors."),
     _integer("MaxNumberOfProcessors", "max_number_of_processors", _PROCESSORS, None, "At most so many processors."),
     Attribute("WholeNode", "whole_node", Kind.BOOLEAN, "The job wants the node for itself.", False),
-    _integer("MaxRAM", "max_ram", (1, MAX_RAM_MB), None, "The memory that the job uses at most, in MB."),
+    _integer("MaxRAM", "max_ram", (1, MAX_RAM_MB), None, "The memory that the job uses at most, in MB; the node must "
+             "have it."),
+    _integer("MinRAM", "min_ram", (1, MAX_RAM_MB), None, "The memory that the node must have, in MB, if MaxRAM is not "
+             "given; of both the larger is asked for."),
+    _integer("MaxRAMPerProcessor", "max_ram_per_processor", (1, MAX_RAM_MB), None, "Memory besides for each processor "
+             "that the job gets, in MB."),
+    _integer("DiskSpace", "disk_space", (1, MAX_DISK_MB), None, "Disk needed in the work directory, in MB."),
+    _integer("NumberOfGPUs", "number_of_gpus", (0, MAX_GPUS), None, "GPUs needed. Without it 1 if GPUMemory or "
+             "GPUModel is given, otherwise none."),
+    _integer("GPUMemory", "gpu_memory", (1, MAX_GPU_MEMORY_MB), None, "The memory that each of these GPUs must have, "
+             "in MB."),
+    Attribute("GPUModel", "gpu_models", Kind.MODELS, "Models that will do: words of the name that the driver gives, "
+              "such as `A100`.", ()),
     Attribute("Environment", "environment", Kind.ENVIRONMENT, "Environment variables of the job.", (),
               max_length=MAX_ARGUMENTS, max_items=MAX_ENVIRONMENT),
     _integer("LeaseDuration", "lease_duration", (MIN_LEASE_SECONDS, MAX_LEASE_SECONDS), DEFAULT_LEASE_SECONDS,
@@ -177,6 +219,10 @@ ALIASES: Final = {
     "bannedsite": "BannedSites",
     "tag": "Tags",
     "platforms": "Platform",
+    "submitpool": "Pool",
+    "submitpools": "Pool",
+    "pools": "Pool",
+    "gpumodels": "GPUModel",
 }
 """Other spellings in use for the same attribute."""
 
@@ -198,7 +244,7 @@ SERVER_SET: Final = {
 WITHOUT_EFFECT: Final = {
     name.lower(): reason
     for name, reason in {
-        "Requirements": "state the needs with Site, Platform, Tags, CPUTime, MaxRAM, NumberOfProcessors",
+        "Requirements": "state the needs with Site, Platform, Architecture, TagExpression, MaxRAM and so on",
         "Rank": "the matcher decides; Priority orders your own jobs",
         "Type": "every description is a job",
         "RetryCount": "retries are the server's policy",
@@ -223,6 +269,14 @@ COMMON_SLIPS: Final = {
     "inputfiles": "InputSandbox",
     "ncpus": "NumberOfProcessors",
     "numberofcores": "NumberOfProcessors",
+    "gpus": "NumberOfGPUs",
+    "ngpus": "NumberOfGPUs",
+    "arch": "Architecture",
+    "memory": "MaxRAM",
+    "ram": "MaxRAM",
+    "disk": "DiskSpace",
+    "maxwalltime": "WallTime",
+    "maxcputime": "CPUTime",
 }
 """Names from other systems that edit distance does not catch."""
 

@@ -9,7 +9,10 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Final, TypeAlias
 
+from .architecture import ArchitectureError, wanted_architecture
 from .attributes import Attribute, Kind
+from .number_tags import is_number_tag, replacement
+from .tag_expression import TagExpressionError, names_of, settle
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -26,6 +29,7 @@ Report: TypeAlias = "Callable[[int | None, str], None]"
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _CONTROL_BUT_BLANK = re.compile(r"[\x00-\x08\x0e-\x1f\x7f]")
 _NAME = re.compile(r"[^\s,;\"'{}\[\]\x00-\x1f\x7f]+")
+_MODEL = re.compile(r"(?=.*\w)[^,;\"'{}\[\]\x00-\x1f\x7f]+")
 _INTEGER = re.compile(r"\s*[+-]?(?:0|[1-9][0-9]{0,17})\s*")
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*", re.ASCII)
 _LFN = re.compile(r"/[^/]+(?:/[^/]+)+")
@@ -132,9 +136,45 @@ def _names(attribute: Attribute, value: Plain, report: Report) -> tuple[str, ...
         if _NAME.fullmatch(item) is None:
             report(index, f"{_quoted(item)} in {attribute.name} is not a name")
         found[item] = None
-    if attribute.name in {"Site", "Platform"} and any(name.upper() == "ANY" for name in found):
-        return ()
+    if any(name.upper() == "ANY" for name in found):
+        if attribute.name in {"Site", "Platform"}:
+            return ()
+        if attribute.name == "Pool":
+            report(None, "Pool is not ANY: name the pools, or leave it out for pilots of no pool")
     return tuple(found)
+
+
+def _models(attribute: Attribute, value: Plain, report: Report) -> tuple[str, ...]:
+    found: dict[str, None] = {}
+    for index, item in enumerate(_items(attribute, value, report)):
+        name = " ".join(item.split())
+        if _MODEL.fullmatch(name) is None:
+            report(index, f"{_quoted(item)} in {attribute.name} is not a model's name")
+        found[name] = None
+    return () if any(name.upper() == "ANY" for name in found) else tuple(found)
+
+
+def _architecture(attribute: Attribute, value: Plain, report: Report) -> str:
+    text = _one_text(attribute, value, report).strip()
+    if not text or text.upper() == "ANY":
+        return ""
+    try:
+        return str(wanted_architecture(text))
+    except ArchitectureError as error:
+        report(None, f"{attribute.name}: {error}")
+        return ""
+
+
+def _tag_expression(attribute: Attribute, value: Plain, report: Report) -> str:
+    text = _one_text(attribute, value, report).strip()
+    try:
+        settle((), text)
+        for tag in filter(is_number_tag, names_of(text) if text else ()):
+            report(None, f"{tag} in {attribute.name} is a number, not a tag: write {replacement(tag)}")
+    except TagExpressionError as error:
+        at = f" (character {error.offset + 1})" if error.offset else ""
+        report(None, f"{attribute.name}: {error}{at}")
+    return text
 
 
 def _local_files(attribute: Attribute, value: Plain, report: Report) -> tuple[str, ...]:
@@ -217,6 +257,9 @@ _CHECKS: Final[dict[Kind, Callable[[Attribute, Plain, Report], FieldValue]]] = {
     Kind.INTEGER: _integer,
     Kind.BOOLEAN: _boolean,
     Kind.NAMES: _names,
+    Kind.MODELS: _models,
+    Kind.ARCHITECTURE: _architecture,
+    Kind.TAG_EXPRESSION: _tag_expression,
     Kind.LOCAL_FILES: _local_files,
     Kind.RESULT_FILES: _result_files,
     Kind.LFNS: _lfns,

@@ -45,17 +45,27 @@ class JobDescription(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
     output_se: tuple[str, ...] = ()
     output_path: str = ""
     cpu_time: int = DEFAULT_CPU_TIME
+    wall_time: int | None = None
     priority: int = DEFAULT_PRIORITY
     sites: tuple[str, ...] = ()
     banned_sites: tuple[str, ...] = ()
     grid_ces: tuple[str, ...] = ()
     platforms: tuple[str, ...] = ()
+    architecture: str = ""
     tags: tuple[str, ...] = ()
+    tag_expression: str = ""
+    pools: tuple[str, ...] = ()
     number_of_processors: int | None = None
     min_number_of_processors: int | None = None
     max_number_of_processors: int | None = None
     whole_node: bool = False
     max_ram: int | None = None
+    min_ram: int | None = None
+    max_ram_per_processor: int | None = None
+    disk_space: int | None = None
+    number_of_gpus: int | None = None
+    gpu_memory: int | None = None
+    gpu_models: tuple[str, ...] = ()
     environment: dict[str, str] = {}
     lease_duration: int = DEFAULT_LEASE_SECONDS
     log_level: str = "INFO"
@@ -78,6 +88,22 @@ class JobDescription(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
         if self.max_number_of_processors is not None or self.min_number_of_processors is not None:
             return self.max_number_of_processors
         return 1
+
+    @property
+    def fixed_memory_mb(self) -> int:
+        """Memory that it needs however many processors it gets, MB; 0 if it does not say."""
+        return max(self.max_ram or 0, self.min_ram or 0)
+
+    def memory_mb(self, processors: int) -> int:
+        """Memory that it needs with so many processors, MB; 0 if it does not say."""
+        return self.fixed_memory_mb + (self.max_ram_per_processor or 0) * processors
+
+    @property
+    def gpus(self) -> int:
+        """GPUs without which the job cannot run."""
+        if self.number_of_gpus is not None:
+            return self.number_of_gpus
+        return 1 if self.gpu_memory or self.gpu_models else 0
 
     def split_arguments(self) -> list[str]:
         """Return the arguments as the payload gets them.

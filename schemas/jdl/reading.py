@@ -94,7 +94,7 @@ class Reader:
             return [(node.offset, item) for item in text]
         if not text.strip():
             return []
-        if attribute.kind is Kind.NAMES:
+        if attribute.kind in {Kind.NAMES, Kind.MODELS}:
             return [(node.offset, name.strip()) for name in text.split(",") if name.strip()]
         if "," in text:
             message = f"{attribute.name} is one name with a comma in it; several go into a list: {{…, …}}"

@@ -149,7 +149,7 @@ def _value(attribute: Attribute) -> str:
             return "one of " + ", ".join(f"`{choice}`" for choice in attribute.choices)
         case Kind.BOOLEAN:
             return "`true` or `false`"
-        case Kind.TEXT | Kind.WORD | Kind.FILE | Kind.PATH:
+        case Kind.TEXT | Kind.WORD | Kind.FILE | Kind.PATH | Kind.ARCHITECTURE | Kind.TAG_EXPRESSION:
             return f"{attribute.kind.value}, at most {attribute.max_length} characters"
         case _:
             return f"{attribute.kind.value}, at most {attribute.max_items}"

@@ -28,8 +28,10 @@ from .attributes import (
 from .checks import check
 from .description import JobDescription, map_texts
 from .evaluate import EvaluationError, Evaluator
+from .number_tags import read_number_tags
 from .parametric import PLACEHOLDER, ExpansionError, Vectors, expand_plain, read_vectors
 from .reading import Reader
+from .together import contradictions
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -44,10 +46,7 @@ MAX_DESCRIPTION_BYTES: Final = 128 * 1024
 _PLAIN_ELEMENT: Final = re.compile(r"[A-Za-z0-9_+-]+(?:\.[A-Za-z0-9_+-]+)*")
 _TOLERANT: Final = frozenset({Kind.TEXT, Kind.WORD, Kind.FILE, Kind.RESULT_FILES, Kind.LOCAL_FILES, Kind.OUTPUT_FILES})
 """Kinds for which any plain element is as good as another, but for its length."""
-_RELATED: Final = (
-    ("number_of_processors", "min_number_of_processors", "max_number_of_processors"),
-    ("sites", "banned_sites"),
-)
+_NAMES: Final = {attribute.field: attribute.name for attribute in BY_NAME.values()}
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +83,7 @@ class Template:
         return tuple(self._job(number) for number in range(*slice(start, stop).indices(self.count)))
 
     def _job(self, number: int) -> JobDescription:
-        fields: dict[str, object] = dict(self._fixed)
+        fields: dict[str, FieldValue] = dict(self._fixed)
         extra: object = self._extra
         if self._vectors is not None:
             for moving in self._moving:
@@ -92,7 +91,7 @@ class Template:
                 fields[moving.attribute.field] = check(moving.attribute, value, _ignore)
             if self._moving_extra:
                 extra = map_texts(self._extra, partial(self._vectors.fill, number=number))
-        return JobDescription(**fields, extra=extra)  # type: ignore[arg-type]  # each value was checked by its row
+        return JobDescription(**read_number_tags(fields), extra=extra)  # type: ignore[arg-type]  # each value was checked by its row
 
 
 def _ignore(index: int | None, message: str) -> None:
@@ -179,6 +178,10 @@ class _Builder:
         if value is None:
             if attribute.name == "Executable":
                 self._problems.error(statement.value.offset, "Executable is undefined", attribute.name)
+            return
+        if attribute.kind is Kind.TAG_EXPRESSION and (PLACEHOLDER.search(str(value)) or "%j" in str(value)):
+            message = f"{attribute.name} is the same for all jobs of a description; placeholders are not replaced in it"
+            self._problems.error(statement.value.offset, message, attribute.name)
             return
         entry = _Moving(attribute, value, statement.value.offset, item_offsets)
         self._offsets[attribute.field] = entry.offset
@@ -315,21 +318,15 @@ class _Builder:
 
     def _check_together(self, fields: Mapping[str, FieldValue], of_job: str) -> None:
         """Check attributes that must fit each other."""
-        exact, least, most = (fields.get(name) for name in _RELATED[0])
-        if isinstance(least, int) and isinstance(most, int) and least > most:
-            message = f"MinNumberOfProcessors {least} is above MaxNumberOfProcessors {most}{of_job}"
-            self._conflict("max_number_of_processors", message)
-        if isinstance(exact, int) and ((least or exact) != exact or (most or exact) != exact):
-            message = f"NumberOfProcessors {exact} contradicts MinNumberOfProcessors or MaxNumberOfProcessors{of_job}"
-            self._conflict("number_of_processors", message)
-        sites, banned = fields.get("sites"), fields.get("banned_sites")
-        if isinstance(sites, tuple) and isinstance(banned, tuple) and sites and set(sites) <= set(banned):
-            self._conflict("sites", f"Every Site of the list is among BannedSites{of_job}")
+        read = read_number_tags(fields, self._doubt, lambda field, message: self._conflict(field, message + of_job))
+        for field_name, message in contradictions(read):
+            self._conflict(field_name, message + of_job)
         streams = fields.get("std_output", "std.out"), fields.get("std_error", "std.err")
         if streams[0] == streams[1]:
             self._warn(self._offsets.get("std_error", 0), "StdOutput and StdError are the same file", "StdError")
 
     def _conflict(self, field: str, message: str) -> None:
-        offset = self._offsets.get(field, 0)
-        name = next(attribute.name for attribute in BY_NAME.values() if attribute.field == field)
-        self._problems.error(offset, message, name)
+        self._problems.error(self._offsets.get(field, 0), message, _NAMES[field])
+
+    def _doubt(self, field: str, message: str) -> None:
+        self._warn(self._offsets.get(field, 0), message, _NAMES[field])

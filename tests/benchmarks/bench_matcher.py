@@ -97,7 +97,7 @@ def core(
     waiting, nanos, missed, clock = index.waiting(), [], 0, time.perf_counter_ns
     for number, offer in enumerate(offers):
         if forget:
-            index.set_usable_sites(None)
+            index.classes.forget()
         start = clock()
         if change and number % change == 0:
             _come_and_go(index, offer.site)
@@ -215,7 +215,7 @@ def measure(shape: str, *, quick: bool, with_baseline: bool) -> str:
     rows.append(core("reserve, kinds new", index, offers[: len(offers) // 5], forget=True))
     rows.append(core(f"reserve, classes change every {CHANGE}", index, offers[: len(offers) // 5], change=CHANGE))
     flat = [core("reserve", workload.scaled(amount).index(), offers) for amount in amounts]
-    kinds = len({index.classes._kind(offer) for offer in offers})
+    kinds = len(set(offers))
     head = (
         f"Shape “{shape}”: {workload.jobs:,} jobs in {len(workload.queues):,} task queues of {len(index.classes):,} "
         f"classes; {len(workload.sites):,} sites; {len(offers):,} offers of {kinds:,} kinds\n"

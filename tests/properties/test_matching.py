@@ -5,23 +5,29 @@ from __future__ import annotations
 import random
 from collections import Counter
 from dataclasses import dataclass
+from typing import Any, cast
+from unittest import mock
 
-from hypothesis import given, settings
+import pytest
+from hypothesis import find, given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
+from consumers.domain import parked as parked_module
 from consumers.domain.choose import NoMatch, choose, reserve, why_not
 from consumers.domain.classes import ClassIndex
 from consumers.domain.index import Index, rank
+from consumers.domain.offers import bounded
 from consumers.domain.parked import ParkedIndex
-from consumers.domain.requirements import CPU_CLASSES, Condition, Requirements, canonical, misfit
-from schemas.messages.pilot import Offer
+from consumers.domain.requirements import CPU_CLASSES, Condition, Requirements, canonical, misfit, not_theirs
+from schemas.jdl.tag_expression import TagExpressionError
+from schemas.messages.pilot import Gpu, Offer
 
 SITES = ("A", "B", "C", "D")
 some = st.lists(st.sampled_from(SITES), max_size=3)
 tags = st.lists(st.sampled_from(("gpu", "avx", "big")), max_size=2)
 platforms = st.lists(st.sampled_from(("x1", "x2", "arm", "Any")), max_size=2)
-classes = st.builds(
-    canonical,
+wishes: dict[str, st.SearchStrategy[Any]] = dict(  # noqa: C408 - as the arguments that they become
     sites=some,
     banned_sites=st.lists(st.sampled_from(SITES), max_size=1),
     ces=st.lists(st.sampled_from(("ce1", "ce2")), max_size=1),
@@ -30,22 +36,77 @@ classes = st.builds(
     cpu_seconds=st.sampled_from((100, 360, 361, 5000, 400_000)),
     min_processors=st.sampled_from((1, 1, 2, 8)),
     whole_node=st.sampled_from((False, False, True)),
+    max_processors=st.sampled_from((1, 1, 2, None)),
     memory_mb=st.sampled_from((0, 1000, 2000)),
     tags=tags,
+    wall_seconds=st.sampled_from((0, 0, 360, 5000)),
+    memory_per_processor_mb=st.sampled_from((0, 0, 500)),
+    disk_mb=st.sampled_from((0, 0, 1000)),
+    gpus=st.sampled_from((0, 0, 1, 2)),
+    gpu_memory_mb=st.sampled_from((0, 0, 16_000)),
+    gpu_models=st.sampled_from(((), (), ("A100",), ("T4", "v100"))),
+    architecture=st.sampled_from(("", "", "x86_64", "x86_64-v3", "aarch64")),
+    tag_expression=st.sampled_from(("", "", "", "!avx", "gpu || big", "big && !avx || other", "avx || !avx")),
+    pools=st.sampled_from(((), (), (), ("p1",), ("p1", "p2"))),
 )
-offers = st.builds(
-    Offer,
+
+
+def possible(wishes: dict[str, object]) -> bool:
+    """Tags and tag expression do not contradict each other."""
+    try:
+        canonical(**cast("dict[str, Any]", wishes))
+    except TagExpressionError:
+        return False
+    return True
+
+
+def some_of(strategies: dict[str, st.SearchStrategy[Any]], most: int) -> st.SearchStrategy[dict[str, Any]]:
+    """Values for a few of the names: if all were drawn each time, hardly anything would fit anything."""
+    names = st.lists(st.sampled_from(sorted(strategies)), max_size=most, unique=True)
+    return names.flatmap(lambda chosen: st.fixed_dictionaries({name: strategies[name] for name in chosen}))
+
+
+classes = some_of(wishes, 4).filter(possible).map(lambda given: canonical(**given))
+GENEROUS = Offer(
+    site="A",
+    ce="ce1",
+    platforms=("any",),
+    cpu_seconds=1e7,
+    wall_seconds=1e7,
+    processors=8,
+    memory_mb=64_000.0,
+    disk_mb=1e6,
+    tags=("gpu", "big", "avx"),
+    whole_node=True,
+    architecture="x86_64-v4",
+    gpus=(Gpu(model="NVIDIA A100-SXM4-40GB", memory_mb=40_000.0),) * 2,
+)
+offerings: dict[str, st.SearchStrategy[Any]] = dict(  # noqa: C408 - as the arguments that they become
     site=st.sampled_from((*SITES, "E")),
     ce=st.sampled_from(("", "ce1", "ce2", "ANY")),
     platforms=platforms.map(tuple),
     cpu_seconds=st.sampled_from((0.0, 360.0, 1799.0, 1800.0, 1e7)),
     processors=st.sampled_from((0, 1, 2, 8)),
-    memory_mb=st.sampled_from((0.0, 999.9, 1000.0, 64_000.0)),
+    memory_mb=st.sampled_from((0.0, 999.9, 1000.0, 2500.0, 64_000.0)),
+    wall_seconds=st.sampled_from((0.0, 360.0, 1e6, 1e6)),
+    disk_mb=st.sampled_from((0.0, 999.0, 1000.0, 1e6)),
+    gpus=st.lists(
+        st.builds(
+            Gpu,
+            model=st.sampled_from(("NVIDIA A100-SXM4-40GB", "Tesla T4", "Tesla V100", "")),
+            memory_mb=st.sampled_from((15_999.0, 16_000.0)),
+        ),
+        max_size=3,
+    ).map(tuple),
+    architecture=st.sampled_from(("", "x86_64", "x86_64-v2", "x86_64-v4", "aarch64", "what is this")),
+    job_types=st.sampled_from(((), (), (), ("User",), ("Test", "Sim"), ("ANY",))),
+    pool=st.sampled_from(("", "", "", "p1", "p2")),
     tags=tags.map(tuple),
-    required_tags=st.sampled_from(((), (), (), ("gpu",), ("avx", "big"))),
+    required_tags=st.sampled_from(((), (), (), ("gpu",), ("avx", "big"), ("MultiProcessor",), ("WholeNode",))),
     whole_node=st.booleans(),
     owners=st.sampled_from(((), (), ("o1",), ("o0", "o2"))),
 )
+offers = some_of(offerings, 4).map(lambda given: replace(GENEROUS, **given))
 usable = st.one_of(st.none(), st.frozensets(st.sampled_from(SITES)))
 
 
@@ -71,6 +132,20 @@ def test_index_agrees_with_reference(
         assert first_conditions(index, offer) == Counter(
             found.condition for want in places if (found := misfit(want, offer, sites)) is not None
         )
+
+
+CONDITIONS = [one for one in Condition if one.value < Condition.OWNER.value]
+
+
+@pytest.mark.parametrize("condition", CONDITIONS)
+def test_every_condition_is_met_by_what_is_drawn(condition: Condition) -> None:
+    found = find(
+        st.tuples(classes, offers, usable),
+        lambda drawn: (said := misfit(*drawn)) is not None and said.condition is condition,
+        settings=settings(max_examples=5000, deadline=None),
+        random=random.Random(1),
+    )
+    assert found
 
 
 def first_conditions(index: ClassIndex, offer: Offer) -> Counter[Condition]:
@@ -169,15 +244,16 @@ def test_looking_changes_nothing(
 def picture(index: Index) -> object:
     return (
         index.turns.order[:],
-        index.turns.last,
+        (index.turns.last[:], index.turns.used),
         [
             (
                 name,
                 group.mask,
-                dict(group.users),
+                (group.turn, group.used),
+                [(place, sorted(users)) for place, users in sorted(group.users.items())],
                 group.turns.order[:],
-                group.turns.last,
-                [(owner.name, owner.turn, owner.mask, owner.order[:]) for owner in group.owners.values()],
+                (group.turns.last[:], group.turns.used),
+                [(owner.name, owner.turn, owner.used, owner.mask, owner.order[:]) for owner in group.owners.values()],
             )
             for name, group in index.groups.items()
         ],
@@ -190,6 +266,14 @@ def picture(index: Index) -> object:
 def test_parked_candidates_agree_with_reference(
     some_offers: list[Offer], wants: list[Requirements], sites: frozenset[str] | None, data: st.DataObject
 ) -> None:
+    age = data.draw(st.sampled_from((0.0, 10.0, 4_000.0)))
+    with mock.patch.multiple(parked_module, SECTION=7, FEW=data.draw(st.sampled_from((0, 3)))):
+        compare_parked(some_offers, wants, sites, data, age)
+
+
+def compare_parked(
+    some_offers: list[Offer], wants: list[Requirements], sites: frozenset[str] | None, data: st.DataObject, age: float
+) -> None:
     parked: ParkedIndex[int] = ParkedIndex()
     reference: dict[int, Offer] = {}
     for offer in some_offers:
@@ -200,15 +284,13 @@ def test_parked_candidates_agree_with_reference(
         if data.draw(st.integers(0, 5)) == 0:
             assert parked.remove(key) == reference.pop(key)
     assert len(parked) == len(reference)
-    for want in wants:
+    for want in [*wants, *wants]:  # what was asked once is remembered
         expected = [
             key
             for key, offer in reversed(reference.items())
-            if misfit(want, offer, sites) is None and (not offer.owners or "o1" in offer.owners)
+            if misfit(want, bounded(offer, age=age), sites) is None and not_theirs(offer, "o1", "g1") is None
         ]
-        assert list(parked.candidates(want, "o1", sites)) == expected
-        missed = sum(reason.count for reason in parked.why_not(want, "o1", sites))
-        assert missed == len(reference) - len(expected)
+        assert list(parked.candidates(want, "o1", "g1", sites, now=age)) == expected
 
 
 def test_counts_stay_true_under_any_changes() -> None:
