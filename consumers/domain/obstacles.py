@@ -7,7 +7,6 @@ condition how many fail at it, how many at it alone, and which come nearest.
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -17,7 +16,7 @@ from msgspec.structs import replace
 
 from schemas.messages.pilot import Offer
 
-from .requirements import Condition, Requirements, describe, in_the_way, not_theirs
+from .requirements import Condition, Requirements, carried, describe, in_the_way, not_theirs
 
 MAX_CLOSEST = 3
 """Nearest misses that are told of each condition."""
@@ -278,9 +277,7 @@ def _amount(condition: Condition, want: Requirements, offer: Offer) -> float:
 
 def _without_expression(want: Requirements, offer: Offer) -> tuple[Requirements, Offer]:
     """Tags that the pilot requires may be named in the expression: they still count as carried when it goes."""
-    negated = set(re.findall(r"!\s*([^\s&|!()]+)", want.tag_expression))
-    carried = set(re.findall(r"[^\s&|!()]+", want.tag_expression)) - negated
-    left = tuple(tag for tag in offer.required_tags if tag not in carried)
+    left = tuple(tag for tag in offer.required_tags if tag not in carried(want))
     return replace(want, tag_expression=""), replace(offer, required_tags=left)
 
 
@@ -295,7 +292,7 @@ _WAIVERS: Mapping[Condition, Waiver] = {
     Condition.CPU_TIME: lambda want, offer: (want, replace(offer, cpu_seconds=inf)),
     Condition.WALL_TIME: lambda want, offer: (want, replace(offer, wall_seconds=inf)),
     Condition.PROCESSORS: lambda want, offer: (want, replace(offer, processors=want.min_processors)),
-    Condition.WHOLE_NODE: lambda want, offer: (replace(want, whole_node=False), offer),
+    Condition.WHOLE_NODE: lambda want, offer: (want, replace(offer, whole_node=True)),
     Condition.MEMORY: lambda want, offer: (want, replace(offer, memory_mb=inf)),
     Condition.DISK: lambda want, offer: (want, replace(offer, disk_mb=inf)),
     Condition.GPU: lambda want, offer: (replace(want, gpus=0, gpu_memory_mb=0, gpu_models=()), offer),

@@ -16,12 +16,14 @@ from ..domain.index import AGEING_SECONDS
 from ..domain.obstacles import PILOTS_DEMAND, Survey, in_words, name_of, named, needs, survey
 from ..domain.requirements import TEST_JOB, Requirements
 from ..domain.site_survey import SiteSurvey, survey_sites
-from ..store import Reading, proxies, queues, sights
+from ..store import Reading, heads, proxies, sights
 from ..store.sights import Behind
 from .snapshot import ROLE, Snapshot
 
 MIN_PROXY_SECONDS = 60.0
 """A stored proxy that ends sooner is of no use to a job."""
+
+NO_PROXY = "a pilot that took it could not run it (pilotage proxy init, and the next pilotage submit stores a new one)"
 
 MAX_BEFORE = 10_000
 """Jobs that are counted one by one; a place beyond that is "more than"."""
@@ -150,11 +152,9 @@ class Outlooks:
             return ()
         until = proxies.until(self._tx, subject.owner, subject.group)
         if until is None:
-            text = "no proxy of its owner is stored: a pilot that took it could not run it; pilotage proxy delegate"
-            return (Hold(kind="proxy", text=text),)
+            return (Hold(kind="proxy", text=f"no proxy of its owner is stored: {NO_PROXY}"),)
         if until < self._now + MIN_PROXY_SECONDS:
-            text = f"its owner's stored proxy ended at {moment(until)}: a pilot that took it could not run it;"
-            return (Hold(kind="proxy", text=f"{text} pilotage proxy delegate"),)
+            return (Hold(kind="proxy", text=f"its owner's stored proxy ended at {moment(until)}: {NO_PROXY}"),)
         return ()
 
     def _rules(self, subject: Subject, found: Survey) -> Sequence[Hold]:
@@ -286,11 +286,10 @@ def advice(want: Requirements, found: Survey) -> str:
         fail = "fails" if pilots == 1 else "fail"
         return f"No single change would do: the nearest {count(pilots, 'pilot')} {fail} at {names}."
     gain = found.failing[best]
-    idle = f" ({gain.only_parked} of them idle now)" if gain.only_parked else ""
+    idle = f" ({gain.only_parked} idle now)" if gain.only_parked else ""
     what = PILOTS_DEMAND.get(best) or needs(best, want)
-    text = f"Without {name_of(best)} ({what}) {count(gain.only, 'more pilot' if found.fitting else 'pilot')} would fit"
-    nearest_miss = f"; nearest: {gain.closest[0]}" if gain.closest else ""
-    return f"{text}{idle}{nearest_miss}."
+    more = "more pilot" if found.fitting else "pilot"
+    return f"{count(gain.only, more)}{idle} would fit but for one condition, {name_of(best)}: {what}."
 
 
 def head_of(tx: Reading, queue_id: int, levels: Sequence[int], most: int) -> list[tuple[int, int, float]]:
@@ -298,7 +297,7 @@ def head_of(tx: Reading, queue_id: int, levels: Sequence[int], most: int) -> lis
     rows = [
         (job, priority, submitted)
         for priority in levels
-        for job, submitted in queues.head(tx, queue_id, priority, most)
+        for submitted, job in heads.page(tx, (queue_id, priority), most)
     ]
     return sorted(rows, key=lambda row: (row[2] - AGEING_SECONDS * row[1], row[0]))[:most]
 

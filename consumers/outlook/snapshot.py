@@ -22,7 +22,7 @@ from ..domain.obstacles import Seen
 from ..domain.offers import bounded
 from ..domain.requirements import Requirements, not_theirs
 from ..matching.rights import Rights
-from ..store import Reading, queues, sights
+from ..store import Reading, heads, queues, sights
 from ..store.registry import Registry
 from ..store.sights import Leading, Matches
 
@@ -125,10 +125,13 @@ def take(tx: Reading, directory: Directory, now: float) -> Snapshot:
 
 
 def _fill(tx: Reading, index: Index) -> None:
-    counts = queues.waiting_counts(tx)
-    for row in queues.load(tx, counts.keys()):
+    """Every queue with waiting jobs, none of them counted: one is as good as a million for the order."""
+    levels: dict[int, dict[int, tuple[int, float]]] = defaultdict(dict)
+    for head in heads.scan(tx):
+        levels[head.queue_id][head.priority] = (1, head.oldest)
+    for row in queues.load(tx, levels.keys()):
         index.add_queue(row.id, Requirements.from_json(row.requirements), row.grp, row.owner)
-        index.set_counts(row.id, counts[row.id])
+        index.set_counts(row.id, levels[row.id])
 
 
 def _crowd(tx: Reading, now: float) -> list[Seen]:

@@ -27,6 +27,9 @@ if TYPE_CHECKING:
         Weighed,
     )
 
+UNNAMED = "Unknown"
+"""The name of a job that was given none (DIRAC's)."""
+
 LABEL = 13
 """Columns of the words in front."""
 
@@ -52,7 +55,8 @@ def print_queue(told: QueueDetail) -> None:
     now, queue = time.time(), told.queue
     _fact("Task queue", str(queue.queue))
     _fact("Owner", f"{queue.owner} ({queue.group}, share {queue.share:g})")
-    _fact("Waiting", f"{waiting(queue)} jobs, the oldest since {when(queue.oldest, now)}")
+    jobs = "job" if queue.waiting == 1 else "jobs"
+    _fact("Waiting", f"{waiting(queue)} {jobs}, the oldest since {when(queue.oldest, now)}")
     _fact("Why", told.outlook.verdict)
     _fact("What helps", told.outlook.advice)
     _fact("Next job", _wait(told.estimate))
@@ -106,7 +110,7 @@ def print_weighed(told: JobsWeighed, *, brief: bool) -> None:
 
 
 def _print_class(told: JobsWeighed, one: Weighed) -> None:
-    name = f" {one.name!r}" if one.name else ""
+    name = f" {one.name!r}" if one.name not in {"", UNNAMED} else ""
     which = f"job {one.first}{name}" if one.jobs == 1 else f"{one.jobs} jobs, the first is job {one.first}{name}"
     _fact("Jobs", f"{which} of {told.jobs}")
     if one.outlook is None:
@@ -183,7 +187,8 @@ def _place(place: Place | None) -> str:
     if place is None:
         return ""
     before = "1 job" if place.before == 1 and not place.more else f"{place.before} jobs"
-    parts = [f"after {'more than ' if place.more else ''}{before} of the same owner (priority {place.priority})"]
+    after = f"after {'more than ' if place.more else ''}{before} of the same owner"
+    parts = [f"{after if place.before else 'first of its owner'} (priority {place.priority})"]
     if place.owners_waiting > 1:
         parts.append(f"its owner's turn is {_nth(place.owners_before)} of {place.owners_waiting} in {place.group}")
     if place.groups_waiting > 1:

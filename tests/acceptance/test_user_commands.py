@@ -113,6 +113,27 @@ def test_a_failing_job_is_a_no(user: User) -> None:
     assert done.stdout.splitlines()[-1] == "1 Failed"
 
 
+def test_why_a_job_waits(user: User) -> None:
+    picky = '[ Executable = "/bin/true"; Tags = {"no-such-tag"}; ]'
+    dry = user.run("submit", "-", "--dry-run", "--output", "json", text=picky)
+    assert dry.returncode == 1, dry.stderr
+    (weighed,) = json.loads(dry.stdout)["classes"]
+    assert [one["condition"] for one in weighed["outlook"]["obstacles"]] == ["tags"]
+    assert user.run("queue", "list").stderr == "Nothing is waiting.\n"
+    job = user.ok("submit", "-", "--output", "quiet", text=picky).strip()
+    told = user.json("job", "explain", job)
+    assert told["outlook"] == weighed["outlook"]
+    queue = user.ok("queue", "list", "--output", "quiet").strip()
+    assert told["queue"] == int(queue)
+    assert user.ok("queue", "show", queue, "--output", "quiet").strip() == job
+    assert "would fit but for one condition, tags" in user.ok("job", "explain", job)
+    user.ok("job", "delete", job)
+    fits = user.run("submit", "-", "--dry-run", text='[ Executable = "/bin/true"; ]')
+    assert (fits.returncode, fits.stderr) == (0, "")
+    assert "Wait:        any moment now: a pilot that fits asks for a job at this moment" in fits.stdout
+    assert user.run("job", "explain", "999999").returncode == 5
+
+
 def test_replicas(user: User) -> None:
     (user.work / "data").write_text("data\n")
     user.ok("replica", "add", "LFN:/local/data", "SE.Local", "data")
