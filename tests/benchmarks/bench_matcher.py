@@ -1,6 +1,7 @@
-"""`make bench-matcher`: choices per second of the matcher's core, and beside it an SQL matcher on the same data.
+"""`make bench-matcher`: the matcher's core, an SQL matcher on the same data, and the whole way of a request.
 
-    python -m tests.benchmarks.bench_matcher [--quick] [--shape production|large] [--no-baseline] [--profile]
+    python -m tests.benchmarks.bench_matcher [--quick] [--only core|end-to-end] [--shape production|large]
+        [--no-baseline] [--amounts 10000,871973,10000000] [--seconds 20] [--profile]
 
 *Core*: ``reserve`` (choose a job and take it) and ``choose`` of ``consumers.domain.choose`` for offers drawn like the
 pilots of the shape's sites, each offer once; one core, no store, no messages. Every taken job is replaced by a new one
@@ -11,6 +12,9 @@ those without a match cost their reasons.
 *Baseline*: :mod:`tests.benchmarks.sql_matcher`, on PostgreSQL with fsync on, with as many clients as said. Its *choice*
 is the query alone, its *match* takes the job durably, which the core alone does not; so the fair ratio of the core is
 that of choices. That both find the same queues is checked before anything is measured.
+
+*End to end*: :mod:`tests.benchmarks.end_to_end`, on the shape of production, once for each amount waiting. Ten million
+jobs need some 20 GB of disk and ten minutes to load.
 """
 
 from __future__ import annotations
@@ -32,6 +36,7 @@ from consumers.domain.choose import Choice, NoMatch, choose, reserve
 from consumers.domain.index import Index
 from consumers.domain.requirements import Requirements, canonical
 from schemas.messages.pilot import Offer
+from tests.benchmarks import end_to_end
 from tests.benchmarks.large import large
 from tests.benchmarks.production import production
 from tests.benchmarks.report import Facts, _table
@@ -52,6 +57,10 @@ QUICK = 10
 """With --quick there are fewer offers, and less time for the baseline, by this factor."""
 CHANGE = 100
 """In the row with changing classes one comes and goes before every so many offers."""
+AMOUNTS = (10_000, 871_973, 10_000_000)
+"""Jobs waiting in the measurements from end to end."""
+SECONDS = 20.0
+"""Of each of those measurements, or until an eighth of the jobs is taken."""
 ALIKE = 40
 """Offers for which core and baseline must find the same queues."""
 
@@ -200,8 +209,8 @@ def check_alike(url: str, workload: Workload, offers: Sequence[Offer]) -> None:
     matcher.close()
 
 
-def measure(shape: str, *, quick: bool, with_baseline: bool) -> str:
-    """All tables of one shape."""
+def measure(shape: str, *, quick: bool, with_baseline: bool) -> tuple[str, float]:
+    """All tables of one shape, and the most matches per second of the baseline, if it ran."""
     make, goal, amounts = SHAPES[shape]
     scale = QUICK if quick else 1
     _say(f"{shape}: drawing …")
@@ -231,12 +240,14 @@ def measure(shape: str, *, quick: bool, with_baseline: bool) -> str:
             text=1,
         ),
     ]
+    best = 0.0
     if with_baseline:
-        parts.append(_baseline_table(workload, offers, rows[0], BASELINE_SECONDS / scale))
-    return "\n\n".join(parts)
+        text, best = _baseline_table(workload, offers, rows[0], BASELINE_SECONDS / scale)
+        parts.append(text)
+    return "\n\n".join(parts), best
 
 
-def _baseline_table(workload: Workload, offers: Sequence[Offer], ours: Figures, seconds: float) -> str:
+def _baseline_table(workload: Workload, offers: Sequence[Offer], ours: Figures, seconds: float) -> tuple[str, float]:
     amounts = sorted({100_000, min(workload.jobs, 871_973), workload.jobs})
     rows = []
     for amount in amounts:
@@ -248,7 +259,19 @@ def _baseline_table(workload: Workload, offers: Sequence[Offer], ours: Figures, 
             check_alike(url, some, offers[:ALIKE])
             rows += baseline(url, some, offers, seconds)
     lines = [[*row.cells(), f"{ours.rate / row.rate:,.0f}"] for row in rows]
-    return _table("Baseline in the same run", [*HEAD, "core reserve ÷ it"], lines, text=1)
+    best = max(row.rate for row in rows if "match" in row.name and row.waiting == workload.jobs)
+    return _table("Baseline in the same run", [*HEAD, "core reserve ÷ it"], lines, text=1), best
+
+
+def whole_way(amounts: Sequence[int], seconds: float, sql: float) -> str:
+    """All tables from end to end."""
+    workload = production()
+    found = []
+    for amount in amounts:
+        _say(f"  end to end, {amount:,} jobs …")
+        some = workload if amount == workload.jobs else workload.scaled(amount)
+        found.append(end_to_end.measure(some, seconds=seconds))
+    return end_to_end.report(found, sql)
 
 
 def profile(shape: str) -> None:
@@ -269,6 +292,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--quick", action="store_true", help="a tenth of everything: rough figures")
     parser.add_argument("--shape", choices=list(SHAPES), help="only this one")
     parser.add_argument("--no-baseline", action="store_true", help="without PostgreSQL and the SQL matcher")
+    parser.add_argument("--only", choices=["core", "end-to-end"], help="only this part")
+    parser.add_argument("--amounts", type=_numbers, help="jobs waiting from end to end, such as 10000,871973")
+    parser.add_argument("--seconds", type=float, help="of each measurement from end to end")
     parser.add_argument("--profile", action="store_true", help="show where the core's time goes instead")
     options = parser.parse_args(arguments)
     shapes = [options.shape] if options.shape else list(SHAPES)
@@ -277,7 +303,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
             profile(shape)
         return 0
     begun, load = time.monotonic(), os.getloadavg()[0]
-    parts = [measure(shape, quick=options.quick, with_baseline=not options.no_baseline) for shape in shapes]
+    parts, sql = [], 0.0
+    for shape in shapes if options.only != "end-to-end" else []:
+        text, best = measure(shape, quick=options.quick, with_baseline=not options.no_baseline)
+        parts.append(text)
+        sql = best if shape == "production" else sql
+    if options.only != "core":
+        amounts = options.amounts or (AMOUNTS[:2] if options.quick else AMOUNTS)
+        seconds = options.seconds or SECONDS / (QUICK if options.quick else 1)
+        parts.append(whole_way(amounts, seconds, sql))
     facts = Facts.of(load, time.monotonic() - begun, ())
     sys.stdout.write(
         f"The matcher, measured {facts.time} in {facts.seconds:.0f} s on {facts.cpus} × {facts.machine}, "
@@ -287,6 +321,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         + "\n"
     )
     return 0
+
+
+def _numbers(text: str) -> list[int]:
+    return [int(number) for number in text.split(",")]
 
 
 def _say(text: str) -> None:
