@@ -16,6 +16,7 @@ from difflib import get_close_matches
 from typing import TypeAlias
 
 from schemas.jdl.description import JobDescription
+from schemas.jdl.together import impossible
 
 from .requirements import ANY, Requirements, requirements_of
 
@@ -109,7 +110,7 @@ def optimize(description: JobDescription, facts: Facts) -> Outcome:
 
 
 def sanity(draft: JobDraft) -> Step:
-    """Sites are known and not all of them are banned by the job itself."""
+    """Some node could fulfil it; sites are known and not all of them are banned by the job itself."""
     known, wanted, banned = draft.facts.sites, _wanted(draft.description), frozenset(draft.description.banned_sites)
     if known is not None:
         unknown = sorted(((wanted or frozenset()) | banned) - known)
@@ -119,6 +120,9 @@ def sanity(draft: JobDraft) -> Step:
         return Refuse("No candidate sites", f"it can run nowhere: Site and BannedSites both name {_named(wanted)}")
     if wanted is None and known and known <= banned:
         return Refuse("No candidate sites", "it can run nowhere: BannedSites names every site there is")
+    faults = impossible(draft.description)
+    if faults:
+        return Refuse("Impossible requirements", f"no node can ever fulfil it: {_named(list(faults))}")
     return draft
 
 

@@ -1,20 +1,27 @@
 """Attributes that must fit each other: what one description may not say at once.
 
 :func:`contradictions` takes fields that are each valid by themselves, numbers in tags already read
-(:mod:`.number_tags`), and names every contradiction with the field at which to show it.
+(:mod:`.number_tags`), and names every contradiction with the field at which to show it. :func:`impossible` asks a whole
+description, of whatever origin, for all that no node can ever fulfil.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
-from .attributes import MAX_RAM_MB
+import msgspec
+
+from .architecture import ArchitectureError, wanted_architecture
+from .attributes import ATTRIBUTES, MAX_RAM_MB, Kind
 from .tag_expression import TagExpressionError, settle
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from .checks import FieldValue
+    from .description import JobDescription
+
+_AMOUNTS: Final = tuple(row for row in ATTRIBUTES if row.kind is Kind.INTEGER)
 
 
 def contradictions(fields: Mapping[str, FieldValue]) -> Iterator[tuple[str, str]]:
@@ -31,6 +38,25 @@ def contradictions(fields: Mapping[str, FieldValue]) -> Iterator[tuple[str, str]
             settle(tuple(sorted(tags)), expression)
         except TagExpressionError as error:
             yield "tag_expression", f"TagExpression: {error}"
+
+
+def impossible(description: JobDescription) -> tuple[str, ...]:
+    """Why no node can ever fulfil a description; nothing if one could."""
+    fields = msgspec.structs.asdict(description)
+    faults = []
+    for row in _AMOUNTS:
+        amount = fields[row.field]
+        if amount is not None and not row.minimum <= amount <= row.maximum:
+            faults.append(f"{row.name} is {amount}, outside {row.minimum} to {row.maximum}")
+    try:
+        if description.architecture:
+            wanted_architecture(description.architecture)
+        settle((), description.tag_expression)
+    except (ArchitectureError, TagExpressionError) as error:
+        faults.append(str(error))
+    else:
+        faults.extend(message for _, message in contradictions(fields))
+    return tuple(faults)
 
 
 def _processors(fields: Mapping[str, FieldValue]) -> Iterator[tuple[str, str]]:

@@ -56,6 +56,30 @@ def test_site_and_banned_sites() -> None:
     assert banned.requirements.banned_sites == ("A",)
 
 
+@pytest.mark.parametrize(
+    ("wishes", "told"),
+    [
+        ({"cpu_time": 10**9}, "CPUTime is 1000000000, outside 100 to 500000"),
+        ({"max_ram": 10**9}, "MaxRAM is 1000000000"),
+        ({"max_ram_per_processor": 10**6, "number_of_processors": 64}, "needs 64000000 MB of memory"),
+        ({"tags": ("a",), "tag_expression": "!a || b && !b"}, "contradicts Tags"),
+        ({"tag_expression": "a &&"}, "a tag is missing at the end"),
+        ({"architecture": "x86_64-v9"}, "those of x86_64 are v1 to v4"),
+        ({"number_of_gpus": 0, "gpu_models": ("T4",)}, "NumberOfGPUs is 0"),
+    ],
+)
+def test_what_no_node_can_fulfil_is_refused(wishes: dict[str, object], told: str) -> None:
+    refused = optimize(job(**wishes), FACTS)
+    assert told in reason(refused)
+    assert isinstance(refused, Refuse)
+    assert refused.minor == "Impossible requirements"
+
+
+def test_what_no_node_fulfils_today_waits() -> None:
+    wishes = {"pools": ("nobody-knows",), "tags": ("new",), "architecture": "riscv64", "gpu_models": ("X1",)}
+    assert isinstance(optimize(job(**wishes), FACTS), Ready)
+
+
 def test_nowhere() -> None:
     assert "can run nowhere" in reason(optimize(job(sites=("A",), banned_sites=("A", "B")), FACTS))
     assert "can run nowhere" in reason(optimize(job(banned_sites=("A", "B", "C")), FACTS))
