@@ -87,6 +87,27 @@ def test_an_outbox_row_stays_until_it_is_confirmed(store: Store) -> None:
         outbox.confirm(tx, [])
 
 
+@pytest.mark.parametrize("answered", [True, False])
+@pytest.mark.parametrize("said", [True, False])
+def test_a_batch_ends_with_its_answers_its_letters_and_what_was_confirmed(
+    store: Store, answered: bool, said: bool
+) -> None:
+    with store.transaction() as tx:
+        inbox.admit(tx, [("ada", "1", "t.v1"), ("ada", "2", "t.v1")], 100.0)
+        outbox.add(tx, [row("old"), row("kept")])
+    answers = {("ada", "2"): b"\x00\xff the answer"} if answered else {}
+    rows = [row("new", created=101.0), row("next", created=102.0)] if said else []
+    with store.transaction() as tx:
+        outbox.close(tx, answers, rows, ["old", "unknown"])
+        assert tx.fresh == rows
+    with store.transaction() as tx:
+        assert outbox.due(tx, 150.0, 150.0, 10) == [row("kept"), *rows]
+        assert inbox.outcomes(tx, [("ada", "1"), ("ada", "2")]) == {
+            ("ada", "1"): None,
+            ("ada", "2"): answers.get(("ada", "2")),
+        }
+
+
 def test_two_relays_share_the_work(store: Store) -> None:
     if store.dialect == "sqlite":
         return  # one writer at a time: the second waits for the first
