@@ -16,6 +16,7 @@ from pathlib import Path
 from schemas.errors import PilotageError
 
 from .guard import Guard
+from .hardware import VISIBLE, find_gpus
 from .kernel import forbid_memory_access, steady_now
 from .node import measure
 
@@ -32,7 +33,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = _parser()
     options = parser.parse_args(arguments)
     if options.probe:
-        found = measure(options.work_area, now=steady_now())
+        found = measure(options.work_area, now=steady_now(), gpus=find_gpus(given=os.environ.get(VISIBLE)))
         sys.stdout.write(json.dumps(dataclasses.asdict(found), indent=2) + "\n")
         return 0
     if options.config is None:

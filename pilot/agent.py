@@ -19,7 +19,7 @@ from broker.session import Incoming, Session
 from schemas.job import JobStatus
 from schemas.messages.common import JobRef
 from schemas.messages.enrolment import PilotEnrolled
-from schemas.messages.pilot import AcceptJobs, ControlDone, Goodbye, Heartbeat, Offer, PayloadBeat, RequestMatch
+from schemas.messages.pilot import AcceptJobs, ControlDone, Goodbye, Gpu, Heartbeat, Offer, PayloadBeat, RequestMatch
 from schemas.messages.service import (
     ChainUnknown,
     ControlJobs,
@@ -40,7 +40,9 @@ from .post import Post
 from .proxies import Proxies, Slot
 from .renewal import Renewal
 from .settings import PilotSettings
+from .shares import Free, Ledger
 from .task import Key, Task
+from .workdir import free_disk_mb
 
 REMEMBERED = 10_000
 """Message ids and tombstones kept: far more than can be redelivered or overtaken within their lifetimes."""
@@ -55,7 +57,7 @@ MAX_CSRS = 4
 """Certificate requests with a match request: more new owners than that in one answer wait for the next one."""
 
 REASK_SECONDS = 0.2
-"""A parked request is replaced by a larger one no more often than this."""
+"""A parked request is replaced by one that asks for more, or for less, no more often than this."""
 
 LONGEST_SLEEP = 0.5
 
@@ -68,6 +70,7 @@ class Agent:
     Args:
         settings: what it was told.
         measure: what it found.
+        ledger: what it has to give to payloads.
         session: an opened session of its identity.
         wakeup: the one that the session sets.
         attempts: runs attempts.
@@ -80,6 +83,7 @@ class Agent:
         self,
         settings: PilotSettings,
         measure: NodeMeasure,
+        ledger: Ledger,
         session: Session,
         wakeup: Wakeup,
         attempts: Attempts,
@@ -95,7 +99,8 @@ class Agent:
         self._post = post
         self._proxies = proxies
         self._renewal = renewal
-        self._processors = settings.slots or measure.processors
+        self._ledger = ledger
+        self._processors = ledger.processors
         self._demand = Demand(self._processors)
         self._started = steady_now()
         self._asked: tuple[str, int, float] | None = None
@@ -209,7 +214,7 @@ class Agent:
     def _on_match(self, response: MatchResponse, request: str) -> None:
         if self._asked is not None and self._asked[0] == request:
             self._asked = None
-        self.reasons = response.reasons
+        self._note_reasons(response.reasons)
         if self._leaving:
             self._give_back(response, request)
             return
@@ -226,6 +231,12 @@ class Agent:
         self._proxies.settle(request)
         if refs:
             self._post.say(AcceptJobs(jobs=tuple(refs)))
+
+    def _note_reasons(self, reasons: tuple[str, ...]) -> None:
+        """Say once why nothing was given, not with each of the same answers."""
+        if reasons and reasons != self.reasons:
+            log.info("pilot.no_match", why="; ".join(reasons))
+        self.reasons = reasons
 
     def _give_back(self, response: MatchResponse, request: str) -> None:
         """Work that came when the pilot was about to end: never accepted, given back at once."""
@@ -263,23 +274,35 @@ class Agent:
         wall = self._settings.wall_seconds
         return None if wall is None else wall - (steady_now() - self._started)
 
-    def _offer(self, free: int) -> Offer:
-        settings, measure = self._settings, self._measure
+    def _offer(self) -> Offer:
+        """What is free; if nothing is, then what will be: work in advance waits here for its turn."""
+        settings, measure, ledger = self._settings, self._measure, self._ledger
         left = self._wall_left()
         wall = left if left is not None else FOREVER
-        memory = settings.memory_mb or float(measure.memory_mb)
+        free = self._attempts.free()
+        disk = max(0.0, free_disk_mb(settings.work_dir) - free.disk_promised_mb)
+        if not free.processors:
+            free = Free(ledger.processors, ledger.memory_mb, ledger.gpus)
         return Offer(
             site=settings.site,
             ce=settings.ce,
             platforms=settings.platforms or (measure.platform,),
             cpu_seconds=wall * settings.cpu_power,
             wall_seconds=wall,
-            processors=free,
-            memory_mb=memory,
-            disk_mb=float(measure.disk_mb),
+            processors=free.processors,
+            memory_mb=free.memory_mb,
+            disk_mb=disk,
             tags=settings.tags,
             required_tags=settings.required_tags,
-            whole_node=free == self._processors,
+            whole_node=not len(self._attempts),
+            owners=settings.owners,
+            groups=settings.groups,
+            architecture=measure.architecture,
+            gpus=tuple(Gpu(model=gpu.model, memory_mb=gpu.memory_mb) for gpu in free.gpus),
+            job_types=settings.job_types,
+            pool=settings.pool,
+            total_processors=ledger.processors,
+            total_memory_mb=ledger.memory_mb,
         )
 
     def _ask(self, now: float) -> None:
@@ -291,16 +314,15 @@ class Agent:
         if self._asked is not None:
             _, asked, since = self._asked
             overdue = now - since > PARK_SECONDS + ANSWER_SECONDS
-            larger = wanted > asked and now - since > REASK_SECONDS
-            if not overdue and not larger:
+            other = wanted != asked and now - since > REASK_SECONDS
+            if not overdue and not other:
                 return
         if wanted <= 0:
             return
-        free = self._processors - busy
         csrs = self._proxies.new_requests(min(wanted, MAX_CSRS))
         request = RequestMatch(
             slot="main",
-            offer=self._offer(free if free > 0 else self._processors),
+            offer=self._offer(),
             jobs=wanted,
             wait_seconds=self._park_seconds(),
             csrs=csrs,

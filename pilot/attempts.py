@@ -14,6 +14,7 @@ import structlog
 
 from broker.connection import Wakeup
 from schemas.errors import PilotageError
+from schemas.jdl import JobDescription
 from schemas.job import JobStatus, lease_margin
 from schemas.messages.common import Usage
 from schemas.messages.service import Lease, SandboxChunk, SandboxStored
@@ -25,6 +26,7 @@ from .post import Post
 from .proxies import Proxies, Slot
 from .refresh import Refresh
 from .sandbox import SandboxError
+from .shares import Free, Ledger
 from .stagehand import Stagehand
 from .task import Key, Stage, Task
 from .transfer import Download, TransferFailedError, Upload
@@ -53,7 +55,7 @@ class Attempts:
         stagehand: files, runner and watchdog.
         post: what is to be said.
         proxies: the owners' proxies.
-        processors: how many there are to share.
+        ledger: what there is to share, and who has it.
         wakeup: of the agent's thread.
         clock: server time.
     """
@@ -63,18 +65,17 @@ class Attempts:
         stagehand: Stagehand,
         post: Post,
         proxies: Proxies,
-        processors: int,
+        ledger: Ledger,
         wakeup: Wakeup,
         clock: Callable[[], float],
     ) -> None:
         self._stagehand = stagehand
         self._post = post
         self._proxies = proxies
-        self._processors = processors
+        self._ledger = ledger
         self._wakeup = wakeup
         self._clock = clock
         self._tasks: dict[Key, Task] = {}
-        self._busy = 0
         self._ended: queue.SimpleQueue[tuple[Key, Outcome]] = queue.SimpleQueue()
         self._copies: dict[Key, Future[list[StagedFile]]] = {}
         self._downloads: dict[tuple[Key, str], Download] = {}
@@ -95,11 +96,26 @@ class Attempts:
 
     def busy_processors(self) -> int:
         """Processors in use (an attempt takes its own from staging on)."""
-        return self._busy
+        return self._ledger.processors - self._ledger.free_processors
 
     def waiting(self) -> int:
         """Processors that attempts wait for which have not started."""
-        return sum(task.processors for task in self._tasks.values() if task.stage is Stage.WAITING)
+        return sum(self._ledger.processors_of(job) for job in self._waiting_jobs())
+
+    def free(self) -> Free:
+        """What of the slot neither runs nor waits here: what may be offered."""
+        ledger, waiting = self._ledger, list(self._waiting_jobs())
+        promised = sum(job.memory_mb(ledger.processors_of(job)) for job in waiting)
+        gpus = sum(job.gpus for job in waiting)
+        return Free(
+            processors=max(0, ledger.free_processors - sum(ledger.processors_of(job) for job in waiting)),
+            memory_mb=max(0.0, ledger.free_memory_mb - promised),
+            gpus=ledger.free_gpus[: max(0, len(ledger.free_gpus) - gpus)],
+            disk_promised_mb=float(sum(task.description.disk_space or 0 for task in self._tasks.values())),
+        )
+
+    def _waiting_jobs(self) -> Iterator[JobDescription]:
+        return (task.description for task in self._tasks.values() if task.stage is Stage.WAITING)
 
     def figures(self) -> Iterator[tuple[Task, Usage]]:
         """What each live attempt uses, for a heartbeat."""
@@ -230,8 +246,10 @@ class Attempts:
             return
         if task.stage is Stage.WAITING:
             # In order of arrival: small jobs that overtake a large one would let it wait for ever.
-            self._queue_moves &= self._busy + task.processors <= self._processors
             if self._queue_moves:
+                task.share = self._ledger.take(task.key, task.description)
+                self._queue_moves = task.share is not None
+            if task.share is not None:
                 self._stage(task, now)
         if task.stage is Stage.STAGING:
             self._fetch(task, now)
@@ -259,8 +277,7 @@ class Attempts:
             self._finish(task, *task.final[:2], now, infrastructure=task.final[2])
         elif task.lease_end - lease_margin(task.lease_seconds) <= now:
             self._finish(task, _S.RESCHEDULED, "its lease ended before it could start", now, infrastructure=True)
-        elif task.processors > self._processors:
-            why = f"it needs {task.processors} processors, the pilot has {self._processors}"
+        elif task.stage is Stage.WAITING and (why := self._ledger.why_never(task.description)):
             self._finish(task, _S.RESCHEDULED, why, now, infrastructure=True)
         else:
             return False
@@ -269,7 +286,6 @@ class Attempts:
     def _stage(self, task: Task, now: float) -> None:
         task.stage = Stage.STAGING
         task.staged = now
-        self._busy += task.processors
         task.step(_S.RUNNING, "Input sandbox", now)
         self._stagehand.prepare(task)
         for file in task.match.files:
@@ -391,8 +407,7 @@ class Attempts:
         self._drop(task)
 
     def _drop(self, task: Task) -> None:
-        if task.stage is not Stage.WAITING:
-            self._busy -= task.processors
+        self._ledger.give_back(task.key)
         task.stage = Stage.OVER
         if task.payload is not None and task.payload.outcome is None:
             task.payload.stop("the attempt is over", 0.0)

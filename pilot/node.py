@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
+from .hardware import GpuDevice, parse_architecture
 from .workdir import free_disk_mb
 
 _MB = 1_000_000
@@ -42,6 +43,8 @@ class NodeMeasure:
     memory_mb: int
     disk_mb: int
     seconds_left: float | None
+    architecture: str = ""
+    gpus: tuple[GpuDevice, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,9 +149,20 @@ def count_processors(affinity: int, quotas: list[float]) -> int:
     return max(1, min([affinity, *(math.floor(quota + 1e-6) for quota in quotas)]))
 
 
-def measure(work_area: Path, *, now: float, ends_at: float | None = None, reader: Reader | None = None) -> NodeMeasure:
-    """Measure this node; `now` and `ends_at` (the slot's end, from batch system or configuration) share one clock."""
+def measure(
+    work_area: Path,
+    *,
+    now: float,
+    ends_at: float | None = None,
+    reader: Reader | None = None,
+    gpus: tuple[GpuDevice, ...] = (),
+) -> NodeMeasure:
+    """Measure this node; `now` and `ends_at` (the slot's end, from batch system or configuration) share one clock.
+
+    GPUs are found by a program of the node's (:func:`.hardware.find_gpus`), which is run elsewhere.
+    """
     read = reader or read_text
+    cpuinfo = read("/proc/cpuinfo") or ""
     quotas, limits = _cgroup_limits(read)
     total = parse_memory_total(read("/proc/meminfo") or "")
     memory = min([*limits, *([total] if total is not None else [])], default=0)
@@ -158,11 +172,13 @@ def measure(work_area: Path, *, now: float, ends_at: float | None = None, reader
         system=parse_os_release(read("/etc/os-release") or ""),
         kernel=platform.release(),
         libc=_libc(),
-        cpu_model=parse_cpu_model(read("/proc/cpuinfo") or ""),
+        cpu_model=parse_cpu_model(cpuinfo),
         processors=count_processors(len(os.sched_getaffinity(0)), quotas),
         memory_mb=memory // _MB,
         disk_mb=int(free_disk_mb(_existing(work_area))),
         seconds_left=None if ends_at is None else max(0.0, ends_at - now),
+        architecture=parse_architecture(platform.machine(), cpuinfo),
+        gpus=gpus,
     )
 
 

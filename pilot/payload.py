@@ -22,7 +22,19 @@ from .sandbox import check_name
 # What a plain login shell of a node offers; sites extend it in the pilot's configuration.
 DEFAULT_PATH = "/usr/local/bin:/usr/bin:/bin:/usr/local/sbin:/usr/sbin:/sbin"
 _PROTECTED_PREFIXES = ("PILOTAGE_", "DIRAC_JOB", "DIRAC_PROCESSORS", "LD_AUDIT")
-_PROTECTED = frozenset({"HOME", "TMPDIR", "USER", "LOGNAME", "X509_USER_PROXY", "JOBID", "DIRACSITE"})
+_PROTECTED = frozenset(
+    {
+        "HOME",
+        "TMPDIR",
+        "USER",
+        "LOGNAME",
+        "X509_USER_PROXY",
+        "JOBID",
+        "DIRACSITE",
+        "CUDA_VISIBLE_DEVICES",
+        "NVIDIA_VISIBLE_DEVICES",
+    }
+)
 
 
 class PayloadStartError(PermanentError):
@@ -66,6 +78,7 @@ class PayloadSpec:
     floor: ResourceFloor = ResourceFloor()
     prefix: tuple[str, ...] = ()
     output_bytes: int = DEFAULT_OUTPUT_BYTES
+    gpus: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,6 +163,10 @@ def build_environment(spec: PayloadSpec, user: str) -> dict[str, str]:
         "TMPDIR": home,
         "USER": user,
         "LOGNAME": user,
+        "PILOTAGE_GPUS": str(len(spec.gpus)),
+        # Also without a GPU: a payload that is told nothing sees all, and takes what others were given.
+        "CUDA_VISIBLE_DEVICES": ",".join(spec.gpus),
+        "NVIDIA_VISIBLE_DEVICES": ",".join(spec.gpus) or "void",
     }
     if spec.memory_mb is not None:
         environment["PILOTAGE_MEMORY_MB"] = str(spec.memory_mb)

@@ -14,12 +14,16 @@
     slots = 2                      # processors to offer; left out: what the node has
     idle_seconds = 600             # ends after so long without work; 0: never
     wall_seconds = 86400           # what is left of the batch slot; left out: no end
+    # group = "vo_private"         # with a credential: the group to act for; left out: its first one
+    # pool = "…"; job_types = ["…"]; groups = ["…"]; owners = ["…"]      # takes only such jobs
+    # gpus = [{device = "0", model = "NVIDIA A100", memory_mb = 40000}]  # left out: what the node has; []: none
     [stores]                       # folders of storage elements on this node
     "SE.Example" = "/data/se"
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -31,12 +35,16 @@ from schemas.errors import ConfigurationError
 from schemas.job import HEARTBEAT_SECONDS
 from schemas.toml import is_finite_number, parse_toml
 
+from .hardware import GpuDevice
+
 DEFAULT_IDLE_SECONDS = 600.0
 """A pilot that found nothing for ten minutes gives the slot back (DIRAC: ten failed matches)."""
 
 DEFAULT_CPU_POWER = 10.0
 """Normalised power of one processor (HS06) where none was measured: what the grid assumes of a node."""
 
+
+_DEVICE = re.compile(r"[A-Za-z0-9:./-]{1,64}")
 
 STDIN, ENVIRONMENT = "-", "env"
 """Where an enrolment secret may come from besides a file."""
@@ -58,6 +66,12 @@ class PilotSettings:
         cpu_power: normalised power of one processor.
         idle_seconds: ends after so long without work; 0 for never.
         stores: folders of storage elements on this node.
+        group: to act for; empty for the first one of its identity.
+        pool: takes only jobs that name it; empty: only jobs that name none.
+        job_types: takes only jobs of these types; empty: of all.
+        groups: takes only jobs of these groups; empty: of all.
+        owners: takes only jobs of these owners; empty: of all.
+        gpus: to offer, None for what the node has.
     """
 
     session: SessionSettings
@@ -76,6 +90,12 @@ class PilotSettings:
     tags: tuple[str, ...] = ()
     required_tags: tuple[str, ...] = ()
     stores: Mapping[str, Path] = field(default_factory=dict)
+    group: str = ""
+    pool: str = ""
+    job_types: tuple[str, ...] = ()
+    groups: tuple[str, ...] = ()
+    owners: tuple[str, ...] = ()
+    gpus: tuple[GpuDevice, ...] | None = None
 
 
 def load(path: Path) -> PilotSettings:
@@ -129,6 +149,12 @@ class _Reader:
             platforms=self._names("platforms"),
             tags=self._names("tags"),
             required_tags=self._names("required_tags"),
+            group=self._get("pilot", "group", str, ""),
+            pool=self._get("pilot", "pool", str, ""),
+            job_types=self._names("job_types"),
+            groups=self._names("groups"),
+            owners=self._names("owners"),
+            gpus=self._gpus(),
             stores={name: self._file(self._need("stores", name, str)) for name in self._section("stores")},
         )
 
@@ -148,6 +174,21 @@ class _Reader:
         if not all(isinstance(item, str) for item in value):
             raise ConfigurationError(f"{self._path}: [pilot] {key} must be a list of texts")
         return tuple(value)
+
+    def _gpus(self) -> tuple[GpuDevice, ...] | None:
+        listed = self._get("pilot", "gpus", list, None)
+        return None if listed is None else tuple(self._gpu(place, one) for place, one in enumerate(listed))
+
+    def _gpu(self, place: int, one: object) -> GpuDevice:
+        where = f"{self._path}: [pilot] gpus, number {place + 1}"
+        if not isinstance(one, dict) or set(one) - {"device", "model", "memory_mb"}:
+            raise ConfigurationError(f"{where}: must be a table with device, model and memory_mb")
+        device, model, memory = one.get("device", str(place)), one.get("model", ""), one.get("memory_mb", 0)
+        if not isinstance(device, str) or not _DEVICE.fullmatch(device) or not isinstance(model, str):
+            raise ConfigurationError(f"{where}: device is a number or an id as a text, model a text")
+        if not is_finite_number(memory) or memory <= 0:
+            raise ConfigurationError(f"{where}: memory_mb must be a number, more than 0")
+        return GpuDevice(device, model[:256], float(memory), device)
 
     def _slots(self) -> int | None:
         slots: int = self._get("pilot", "slots", int, 0)

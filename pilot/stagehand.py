@@ -17,6 +17,7 @@ from .payload import PayloadSpec
 from .runner import PayloadRunner
 from .running import ExitCallback, Payload
 from .sandbox import PickedFile, SandboxError, pick_output, read_picked, replace_file, write_file
+from .shares import Share
 from .task import Task
 from .watchdog import Watchdog
 from .workdir import WorkArea, free_disk_mb, wipe
@@ -41,7 +42,6 @@ class Stagehand:
         site: name of the site, for the payload's environment.
         stores: folders of storage elements on this node.
         cpu_power: normalised power of a processor.
-        memory_mb: memory of the slot, MB.
         processors: of the slot.
         slot_end: when the slot ends on the runner's clock; None for never.
     """
@@ -55,7 +55,6 @@ class Stagehand:
         site: str,
         stores: Mapping[str, Path],
         cpu_power: float,
-        memory_mb: float,
         processors: int,
         slot_end: float | None = None,
     ) -> None:
@@ -65,7 +64,6 @@ class Stagehand:
         self._site = site
         self._stores = stores
         self._cpu_power = cpu_power
-        self._memory_mb = memory_mb
         self._processors = processors
         self._slot_end = slot_end
         self._latest: tuple[Credential, bytes] | None = None
@@ -91,7 +89,7 @@ class Stagehand:
 
     def start(self, task: Task, proxy: Credential, lease_end: float, on_exit: ExitCallback) -> Payload:
         """Start the payload with its owner's proxy."""
-        directory, description = _directory(task), task.description
+        directory, description, share = _directory(task), task.description, _share(task)
         # Not flushed to the disk: a work directory does not outlive its pilot.
         write_file(directory, PROXY_FILE, self._pem_of(proxy))
         spec = PayloadSpec(
@@ -107,8 +105,9 @@ class Stagehand:
             stderr=description.std_error,
             proxy=directory / PROXY_FILE,
             site=self._site,
-            processors=task.processors,
-            memory_mb=int(self._memory_of(task)),
+            processors=share.processors,
+            memory_mb=int(share.memory_mb),
+            gpus=tuple(gpu.device for gpu in share.gpus),
         )
         task.payload = payload = self._runner.start(spec, on_exit)
         task.limits = self._limits(task, lease_end)
@@ -141,16 +140,12 @@ class Stagehand:
         share = task.processors / self._processors
         return Limits(
             cpu_seconds=task.description.cpu_time / self._cpu_power * task.processors,
-            memory_mb=self._memory_of(task),
-            disk_mb=free_disk_mb(_directory(task)) * DISK_SHARE * share,
+            memory_mb=_share(task).memory_mb,
+            disk_mb=max(task.description.disk_space or 0, free_disk_mb(_directory(task)) * DISK_SHARE * share),
             lease_end=lease_end,
             slot_end=self._slot_end,
             margin_seconds=lease_margin(task.lease_seconds),
         )
-
-    def _memory_of(self, task: Task) -> float:
-        share = self._memory_mb * task.processors / self._processors
-        return max(float(task.description.max_ram or 0), share)
 
     def usage(self, task: Task) -> Usage:
         """Figures for a heartbeat."""
@@ -217,6 +212,12 @@ def _read(directory: Path, file: PickedFile) -> bytes | None:
     with contextlib.suppress(SandboxError):
         return read_picked(directory, file)
     return None
+
+
+def _share(task: Task) -> Share:
+    if task.share is None:
+        raise SandboxError("the attempt has no share of the slot")
+    return task.share
 
 
 def _directory(task: Task) -> Path:

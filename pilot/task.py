@@ -19,6 +19,7 @@ from .limits import Limits
 from .payload import Outcome
 from .proxies import Slot
 from .running import Payload
+from .shares import Share
 
 MAX_STEPS = 60
 """Steps told of one attempt; below the message's bound of 64."""
@@ -48,6 +49,7 @@ class Task:
         killed: why it was ordered to stop; empty if it was not.
         abandoned: nothing of it is to be reported any more.
         request: id of the match request that brought it.
+        share: what it has of the slot, from staging on.
         staged: when its input began to be fetched; a proxy of its own is asked for from then on.
         proxy: what its proxy file holds.
         place_after: not before then is another one put there.
@@ -79,6 +81,7 @@ class Task:
     uploading: set[str] = field(default_factory=set)
     final: tuple[JobStatus, str, bool] | None = None
     outcome: Outcome | None = None
+    share: Share | None = None
 
     @classmethod
     def of(cls, match: Match, request: str, accept_lease: float, now: float) -> Task:
@@ -104,8 +107,8 @@ class Task:
 
     @property
     def processors(self) -> int:
-        """What it takes of the pilot's processors."""
-        return self.description.min_processors
+        """What it has of the pilot's processors, or will have at least."""
+        return self.share.processors if self.share is not None else self.description.min_processors
 
     @property
     def stops_by_lease(self) -> bool:

@@ -5,17 +5,14 @@ Which of them a requirements class fails first is :mod:`.requirements`' to say.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Collection, Iterable
 from enum import Enum
-from functools import lru_cache
 
+from schemas.jdl.gpu import is_model
 from schemas.messages.pilot import Gpu, Offer
 
 ANY = "any"
 """A value that wants, or takes, anything (in any case of letters)."""
-
-_NO_WORD = re.compile(r"[\W_]+")
 
 
 class Condition(Enum):
@@ -75,18 +72,6 @@ def has_gpus(gpus: Collection[Gpu], count: int, memory_mb: int, models: Collecti
 
 def _is_one_of(model: str, wanted: Collection[str]) -> bool:
     return not wanted or any(is_model(model, one) for one in wanted)
-
-
-@lru_cache(maxsize=4096)
-def is_model(model: str, wanted: str) -> bool:
-    """Whether a GPU is of a wanted model: its name has the wanted words, in this order and next to each other.
-
-    Drivers add maker, form and memory to the name (``NVIDIA A100-SXM4-40GB``); case and punctuation do not count.
-    """
-    have, want = (_NO_WORD.split(f" {text.casefold()} ") for text in (model, wanted))
-    want = [word for word in want if word]
-    have = [word for word in have if word]
-    return any(have[start : start + len(want)] == want for start in range(len(have) - len(want) + 1)) and bool(want)
 
 
 def told(condition: Condition, offer: Offer) -> str:

@@ -16,7 +16,7 @@ The conditions, in the order in which they are asked (semantics of DIRAC's task 
 * the processors are of the wanted family, and of its level or a higher one;
 * the class of CPU time fits into the CPU time left, that of wall time into the wall time left;
 * processors, whole node, memory, disk: at least so much is free (:func:`memory_needed`);
-* so many of the free GPUs have the memory and are of a wanted model (:func:`.conditions.is_model`);
+* so many of the free GPUs have the memory and are of a wanted model (:func:`schemas.jdl.gpu.is_model`);
 * all tags of the class are on the node, and its tag expression is true of them;
 * all tags that the pilot requires are carried by the class (:func:`carried`).
 

@@ -103,6 +103,15 @@ PILOT: Keys = {
     ("pilot", "platforms"): ("what the node is", "Platform names that run here, best first."),
     ("pilot", "tags"): ("none", "What the node has besides."),
     ("pilot", "required_tags"): ("none", "Takes only jobs that carry all of these."),
+    ("pilot", "group"): ("the first one", "With a credential: the group to act for."),
+    ("pilot", "pool"): ("none", "Takes only jobs that name this pool; without one, only jobs that name none."),
+    ("pilot", "job_types"): ("all", "Takes only jobs of these types."),
+    ("pilot", "groups"): ("all", "Takes only jobs of these groups."),
+    ("pilot", "owners"): ("all", "Takes only jobs of these owners (DNs). A private pilot has its own only, always."),
+    ("pilot", "gpus"): (
+        "what the node has",
+        "GPUs to offer: a list of tables with `device` (index or UUID), `model` and `memory_mb`; `[]` for none.",
+    ),
     ("stores", "<SE>"): ("none", "Folder of that storage element on this node."),
 }
 

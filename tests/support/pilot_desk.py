@@ -30,6 +30,7 @@ from pilot.proxies import Proxies
 from pilot.runner import PayloadRunner
 from pilot.running import ExitCallback, Payload
 from pilot.settings import PilotSettings
+from pilot.shares import Ledger
 from pilot.stagehand import Stagehand
 from pilot.watchdog import Watchdog
 from pilot.workdir import WorkArea
@@ -172,11 +173,11 @@ class Desk:
             site=SITE,
             stores=mine.stores,
             cpu_power=10.0,
-            memory_mb=2000.0,
             processors=processors,
         )
-        self.attempts = Attempts(hands, self.post, self.proxies, processors, self.wakeup, self.session.now)
-        self.agent = Agent(mine, NODE, session, self.wakeup, self.attempts, self.post, self.proxies)
+        ledger = Ledger(processors, mine.memory_mb or 2000.0, mine.gpus or ())
+        self.attempts = Attempts(hands, self.post, self.proxies, ledger, self.wakeup, self.session.now)
+        self.agent = Agent(mine, NODE, ledger, session, self.wakeup, self.attempts, self.post, self.proxies)
 
     def _note(self, verified: object) -> Sequence[Message]:
         self.asked.append(Asked(verified.header.jti, verified.message))  # type: ignore[attr-defined]

@@ -7,8 +7,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from structlog.testing import capture_logs
 
 from broker.publisher import reply
+from pilot.hardware import GpuDevice
 from schemas.job import JobStatus
 from schemas.messages.common import JobRef
 from schemas.messages.pilot import AcceptJobs, ControlDone, Goodbye, Heartbeat, ReportJobs, RequestMatch
@@ -52,6 +54,72 @@ def test_asks_for_one_job_per_processor_once(desk: Desk) -> None:
     assert (asked.request.jobs, len(asked.request.csrs), asked.request.offer.processors) == (2, 2, 2)
 
 
+def test_an_offer_says_what_is_free_and_what_there_is(make: Maker) -> None:
+    gpu = GpuDevice("7", "Tesla T4", 16_000.0)
+    desk = make(
+        slots=4, memory_mb=8000.0, gpus=(gpu,), pool="big", job_types=("Test",), groups=("g",), owners=("/CN=a",)
+    )
+    desk.turn()
+    idle = desk.asked[-1].request.offer
+    assert (idle.processors, idle.memory_mb, len(idle.gpus), idle.whole_node) == (4, 8000, 1, True)
+    assert (idle.pool, idle.job_types, idle.groups, idle.owners) == ("big", ("Test",), ("g",), ("/CN=a",))
+    payload = desk.run(1, NumberOfProcessors=2, MaxRAM=1000, MaxRAMPerProcessor=1000, NumberOfGPUs=1)
+    busy = desk.asked[-1].request
+    assert busy.jobs == 2
+    assert (busy.offer.processors, busy.offer.memory_mb, busy.offer.gpus, busy.offer.whole_node) == (2, 5000, (), False)
+    assert (busy.offer.total_processors, busy.offer.total_memory_mb) == (4, 8000)
+    assert (payload.spec.processors, payload.spec.memory_mb, payload.spec.gpus) == (2, 3000, ("7",))
+    assert desk.watchdog.limits["1"].memory_mb == 3000
+    payload.end()
+    desk.turn(after=1)
+    again = desk.asked[-1].request.offer
+    assert (again.processors, again.memory_mb, again.whole_node) == (4, 8000, True)
+    assert again.gpus == idle.gpus
+
+
+def test_what_a_job_waits_for_here_is_not_offered(make: Maker) -> None:
+    desk = make(slots=4, memory_mb=8000.0)
+    first = desk.run(1, MaxRAM=7000)
+    desk.give(desk.match(2, MaxRAM=4000))  # of an older, larger offer: it waits
+    offer = desk.asked[-1].request.offer
+    assert (offer.processors, offer.memory_mb, offer.whole_node) == (2, 0, False)
+    assert [payload.spec.job_id for payload in desk.runner.started] == ["1"]
+    first.end()
+    desk.turn(after=1)
+    assert (desk.asked[-1].request.offer.processors, desk.asked[-1].request.offer.memory_mb) == (3, 4000)
+
+
+def test_a_parked_request_that_promises_too_much_is_replaced(make: Maker) -> None:
+    desk = make(slots=4)
+    desk.turn()
+    first = desk.asked[-1]
+    desk.run(1).end()
+    desk.turn(after=1)
+    assert desk.asked[-1].request.jobs == 4
+    desk.give(desk.match(2), to=first)  # twice answered
+    desk.turn(after=1)
+    assert desk.asked[-1].request.jobs == 3
+
+
+def test_the_disk_that_running_jobs_were_matched_for_is_not_offered(
+    make: Maker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pilot.agent.free_disk_mb", lambda _: 50_000.0)
+    desk = make(slots=4)
+    desk.turn()
+    assert desk.asked[-1].request.offer.disk_mb == 50_000
+    desk.run(1, DiskSpace=20_000)
+    assert desk.asked[-1].request.offer.disk_mb == 30_000
+
+
+def test_cpu_work_is_wall_time_times_the_power_of_one_processor(make: Maker) -> None:
+    desk = make(slots=8, wall_seconds=1000.0, cpu_power=12.0)
+    desk.turn()
+    offer = desk.asked[-1].request.offer
+    assert offer.wall_seconds == pytest.approx(1000, abs=20)
+    assert offer.cpu_seconds == pytest.approx(offer.wall_seconds * 12)
+
+
 def test_asks_again_when_the_answer_is_overdue(desk: Desk) -> None:
     desk.turn()
     desk.turn(after=329)
@@ -65,6 +133,20 @@ def test_an_empty_answer_is_remembered_and_asked_anew_once(desk: Desk) -> None:
     desk.say(MatchResponse(slot="main", reasons=("no work",)), desk.asked[-1].id)
     desk.turn()
     assert (len(desk.asked), desk.agent.reasons) == (2, ("no work",))
+
+
+def test_the_reasons_of_empty_answers_are_logged_when_they_change(desk: Desk) -> None:
+    with capture_logs() as logged:
+        for reasons in (
+            ("1 class: too small", "2 classes: banned"),
+            ("1 class: too small", "2 classes: banned"),
+            ("x",),
+        ):
+            desk.turn()
+            desk.say(MatchResponse(slot="main", reasons=reasons), desk.asked[-1].id)
+            desk.turn()
+    told = [line["why"] for line in logged if line["event"] == "pilot.no_match"]
+    assert told == ["1 class: too small; 2 classes: banned", "x"]
 
 
 def test_a_new_login_asks_again(desk: Desk) -> None:

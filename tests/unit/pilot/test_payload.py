@@ -56,6 +56,16 @@ def test_null_characters_are_refused() -> None:
         build_command(spec(arguments=("a\0b",)), "/bin")
 
 
+def test_a_payload_sees_its_own_gpus_and_no_others() -> None:
+    wish = {"CUDA_VISIBLE_DEVICES": "0,1,2,3", "NVIDIA_VISIBLE_DEVICES": "all"}
+    some = build_environment(spec(gpus=("GPU-1", "GPU-2"), environment=wish), "u")
+    assert (some["CUDA_VISIBLE_DEVICES"], some["PILOTAGE_GPUS"]) == ("GPU-1,GPU-2", "2")
+    assert some["NVIDIA_VISIBLE_DEVICES"] == "GPU-1,GPU-2"
+    none = build_environment(spec(environment=wish), "u")
+    assert (none["CUDA_VISIBLE_DEVICES"], none["NVIDIA_VISIBLE_DEVICES"]) == ("", "void")
+    assert none["PILOTAGE_GPUS"] == "0"
+
+
 def test_bad_environment_is_refused() -> None:
     for name, value in (("A=B", "x"), ("", "x"), ("A", "x\0y"), ("A\0", "x")):
         with pytest.raises(PayloadStartError, match="Environment"):

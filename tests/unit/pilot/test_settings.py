@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from pilot.hardware import GpuDevice
 from pilot.settings import load
 from schemas.errors import ConfigurationError
 
@@ -72,6 +73,32 @@ def test_mistakes_are_named_with_their_place(tmp_path: Path, good: str, bad: str
         load(written(tmp_path, GOOD.replace(good, bad)))
     assert named in str(caught.value)
     assert str(tmp_path / "pilot.toml") in str(caught.value)
+
+
+def test_what_it_offers_and_takes(tmp_path: Path) -> None:
+    more = """pool = "big"
+job_types = ["Test"]
+groups = ["vo_user"]
+owners = ["/CN=ada"]
+group = "vo_private"
+gpus = [{device = "GPU-1", model = "A100", memory_mb = 40000}, {memory_mb = 16e3}]
+tags ="""
+    settings = load(written(tmp_path, GOOD.replace("tags =", more)))
+    assert (settings.pool, settings.job_types, settings.groups) == ("big", ("Test",), ("vo_user",))
+    assert (settings.owners, settings.group) == (("/CN=ada",), "vo_private")
+    assert settings.gpus == (GpuDevice("GPU-1", "A100", 40_000.0, "GPU-1"), GpuDevice("1", "", 16_000.0, "1"))
+    assert load(written(tmp_path, GOOD)).gpus is None
+    assert load(written(tmp_path, GOOD.replace("tags =", "gpus = []\ntags ="))).gpus == ()
+
+
+@pytest.mark.parametrize(
+    "gpus",
+    ["[1]", "[{}]", "[{memory_mb = 0}]", "[{memory_mb = 1, device = 0}]", '[{memory_mb = 1, device = "0,1"}]',
+     '[{memory_mb = "much"}]', "[{memory_mb = 1, colour = 2}]", "3"],
+)  # fmt: skip
+def test_gpus_that_make_no_sense(tmp_path: Path, gpus: str) -> None:
+    with pytest.raises(ConfigurationError, match="gpus"):
+        load(written(tmp_path, GOOD.replace("tags =", f"gpus = {gpus}\ntags =")))
 
 
 def test_no_file_and_no_text(tmp_path: Path) -> None:
