@@ -9,11 +9,14 @@ from __future__ import annotations
 import sys
 from typing import Final
 
+from .architecture import FAMILIES, X86_LEVELS
 from .attributes import ALIASES, ATTRIBUTES, MAX_EXTRA_ATTRIBUTES, SERVER_SET, WITHOUT_EFFECT, Attribute, Kind
 from .functions import FUNCTIONS
 from .parametric import MAX_PARAMETRIC_JOBS
 from .parser import MAX_DEPTH
 from .source import MAX_JDL_BYTES
+from .tag_expression import MAX_DEPTH as MAX_PARENTHESES
+from .tag_expression import MAX_DISTINCT, MAX_LENGTH
 from .template import MAX_DESCRIPTION_BYTES
 
 _INTRODUCTION: Final = """\
@@ -68,6 +71,38 @@ references to other attributes of the description, `list[0]`, `record.name`, and
 Integers have 64 bits and division goes towards zero. Nothing is known of any node here: `other.X` cannot be used.
 """
 
+_NEEDS: Final = """\
+## What a node must have
+
+A job goes to a node that fulfils all of these; [Matching](../explanation/matching.md) has the table of conditions.
+
+**Tag expressions.** A name is true if the node has that tag. `!` binds most, then `&&`, then `||`; parentheses as usual. A
+name with one of `&|!()` in it stands in single quotes. The whole is one text in double quotes:
+
+```
+TagExpression = "gpu && (cvmfs || squid) && !slow";
+```
+
+At most {length} characters, {distinct} different tags and {depth} parentheses inside each other. An expression that no
+node can ever fulfil (`a && !a`, or `!a` beside `Tags = a`) is an error. It is the same for all jobs of a description:
+placeholders are not replaced in it.
+
+**Architecture.** A family as `uname -m` has it, and perhaps a level: `x86_64-v3`, `aarch64`. Known families: {families}.
+The levels of x86_64 are v1 to v{x86}, those of its psABI. A node fulfils it if its family is the same and its level is the
+same or higher; a family alone means its lowest level.
+
+**Memory.** The node must have MaxRAM (or MinRAM, if that is all there is) and MaxRAMPerProcessor for each processor that
+the job gets: the smallest number that it asks for, or with WholeNode all of the node's.
+
+**GPUs.** So many of the node's free GPUs must have GPUMemory and be of one of the models of GPUModel. A model fits if its
+words are in the driver's name next to each other, in any case: `A100` fits `NVIDIA A100-SXM4-40GB`, `A10` does not.
+
+**Pools.** A pilot that belongs to a pool takes only jobs that name the pool; a pilot of no pool only jobs that name none.
+
+**Numbers in tags**, as DIRAC writes them (`8Processors`, `MultiProcessor`, `WholeNode`, `4GB`), are read as the attributes
+that say the same, with a warning.
+"""
+
 _PARAMETRIC: Final = """\
 ## Several jobs of one description
 
@@ -90,6 +125,9 @@ A value of a vector may be a list: `%s` as a whole item of a list then becomes i
 
 _DIFFERENCES: Final = """\
 ## Differences to DIRAC
+
+How the text is read; [what a description means for matching](../explanation/differences-from-dirac.md) has a page of its
+own.
 
 - A value out of range is an error; DIRAC cuts some silently (CPUTime).
 - A name one or two letters away from a known attribute is an error that names it; DIRAC accepts any name. Other unknown
@@ -120,6 +158,13 @@ def render() -> str:
         [
             _INTRODUCTION,
             _table(),
+            _NEEDS.format(
+                length=MAX_LENGTH,
+                distinct=MAX_DISTINCT,
+                depth=MAX_PARENTHESES,
+                families=", ".join(f"`{family}`" for family in FAMILIES),
+                x86=X86_LEVELS,
+            ),
             _PARAMETRIC.format(jobs=MAX_PARAMETRIC_JOBS, kib=MAX_DESCRIPTION_BYTES // 1024),
             _TEXT.format(kib=MAX_JDL_BYTES // 1024, depth=MAX_DEPTH, functions=functions),
             _DIFFERENCES.format(extras=MAX_EXTRA_ATTRIBUTES, server=server, without_effect=effect),
