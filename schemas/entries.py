@@ -96,6 +96,7 @@ class MemberEntry(Entry, frozen=True, kw_only=True, tag="member"):
 
     Attributes:
         place: in the user's list; the first is taken if none is named.
+        share: of the group's computing, against its other members; 0: only what they leave.
         barred: he may not, whatever other sources say.
         reason: why he is barred.
     """
@@ -103,6 +104,7 @@ class MemberEntry(Entry, frozen=True, kw_only=True, tag="member"):
     dn: Key
     group: Key
     place: Amount | None = None
+    share: Annotated[float, Meta(ge=0, le=1e9)] | None = None
     barred: bool | None = None
     reason: Reason | None = None
 

@@ -5,8 +5,10 @@ and since when the oldest one does; the shell pages the ids from the store. Ever
 (:meth:`Index.add`, :meth:`Index.take`, …), and :meth:`Index.set_counts` puts a queue right from the store. Only queues
 with waiting jobs are in the order; an empty one is forgotten by :meth:`Index.drop_queue`.
 
-Order inside an owner: :func:`rank`, smallest first; between groups and between a group's owners: :mod:`.shares`.
-Which queue is next for an offer is :mod:`.choose`'s to say.
+Order inside an owner: :func:`rank`, smallest first; between groups and between a group's owners: :mod:`.shares`. In a
+*sharing* group (property JobSharing) the owners have no turns: the order is that of their first jobs' ranks. Background
+groups, and owners whose share is 0, come after all the others. Which queue is next for an offer is :mod:`.choose`'s to
+say; what is kept of turns over a restart, and a job's place in the order, are :mod:`.standing`'s.
 """
 
 from __future__ import annotations
@@ -14,10 +16,14 @@ from __future__ import annotations
 from bisect import bisect_left, insort
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import TypeAlias
 
 from .classes import ClassIndex
 from .requirements import Requirements
-from .shares import DEFAULT_SHARE, Member, Turns
+from .shares import Clock, Member, Place, Policy, Turns
+
+Mark: TypeAlias = tuple[float, float, float, float]
+"""A member's pass and usage; virtual time and usage of all, where he has his turns."""
 
 AGEING_SECONDS = 86_400.0
 """One step of user priority is worth a day of waiting. Priorities span ten steps, so a job is passed by its owner's
@@ -63,43 +69,64 @@ class Queue:
         return min(self.levels, key=lambda priority: (rank(priority, self.levels[priority].oldest), -priority))
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Owner(Member):
     """An owner within a group: his classes with waiting jobs, and his queues by rank."""
 
+    sharing: bool = False
     mask: int = 0
     order: list[tuple[float, int]] = field(default_factory=list)
     by_place: dict[int, Queue] = field(default_factory=dict)
     queues: dict[int, Queue] = field(default_factory=dict)
 
+    def standing(self) -> Place:
+        """By his pass, or in a sharing group by the rank of his first job."""
+        return self.background, self.order[0][0] if self.sharing else self.turn, self.name
 
-@dataclass(slots=True)
+
+@dataclass(slots=True, eq=False)
 class Group(Member):
-    """A group: its classes with waiting jobs (and how many owners have each), and its owners by turn."""
+    """A group: its classes with waiting jobs (and which owners have each), and its owners by turn."""
 
+    turns: Turns = field(kw_only=True)
+    sharing: bool = False
     mask: int = 0
-    users: dict[int, int] = field(default_factory=dict)
+    users: dict[int, dict[str, Owner]] = field(default_factory=dict)
     owners: dict[str, Owner] = field(default_factory=dict)
-    turns: Turns = field(default_factory=Turns)
 
 
 @dataclass(frozen=True, slots=True)
 class Taken:
-    """One job taken from the index, and whose turns it was (for :meth:`Index.untake`)."""
+    """One job taken from the index, what it cost, and how the turns were before (for :meth:`Index.untake`).
+
+    Attributes:
+        charge: processors times :attr:`.shares.Clock.weight`.
+    """
 
     queue_id: int
     priority: int
     oldest: float
-    turns: tuple[int, int, int, int]
+    charge: float
+    turns: tuple[Mark, Mark]
 
 
 class Index:
-    """Task queues, their counts and their order."""
+    """Task queues, their counts and their order.
 
-    def __init__(self) -> None:
+    Args:
+        policy: how usage is remembered.
+
+    Attributes:
+        charged: (group, owner) whose turns have changed since somebody looked and cleared this.
+    """
+
+    def __init__(self, policy: Policy | None = None) -> None:
+        self.policy = policy or Policy()
+        self.clock = Clock(self.policy.half_life)
         self.classes = ClassIndex()
         self.groups: dict[str, Group] = {}
-        self.turns = Turns()
+        self.turns = Turns(self.clock, self.policy.lately)
+        self.charged: set[tuple[str, str]] = set()
         self._queues: dict[int, Queue] = {}
         self._per_class: dict[int, int] = {}
 
@@ -128,16 +155,39 @@ class Index:
         """The site mask: at other sites only Test jobs run; ``None`` bars none."""
         self.classes.set_usable_sites(sites)
 
-    def set_share(self, group: str, share: int) -> None:
-        """The share of a group from now on; what was given is not reckoned anew."""
-        self._group(group).share = max(1, share)
+    def at(self, now: float) -> None:
+        """It is ``now``: what is taken from now on counts as taken now. Earlier than before is as late as before."""
+        powers = self.clock.at(now)
+        if powers:
+            self._divide(powers)
+
+    def set_share(self, group: str, share: float, *, background: bool = False, sharing: bool = False) -> None:
+        """What a group has from now on; what was given is not reckoned anew.
+
+        Args:
+            group: its name.
+            share: against the other groups; 0 is background.
+            background: it gets only what the others leave.
+            sharing: its owners' jobs are in one order, by rank, whoever's they are.
+        """
+        known = self.group(group)
+        self.turns.set_share(known, share, background)
+        if known.sharing != sharing:
+            known.sharing = sharing
+            for owner in known.owners.values():
+                owner.sharing = sharing
+                known.turns.sort(owner)
+
+    def set_member_share(self, group: str, owner: str, share: float) -> None:
+        """What an owner has of his group from now on; 0: only what its other owners leave."""
+        of_group = self.group(group)
+        of_group.turns.set_share(self.owner(group, owner), share)
 
     def add_queue(self, queue_id: int, requirements: Requirements, group: str, owner: str) -> None:
         """Get to know a task queue, empty for now; known already: nothing changes."""
         if queue_id in self._queues:
             return
-        of_group = self._group(group)
-        of_owner = of_group.owners.setdefault(owner, Owner(owner))
+        of_group, of_owner = self.group(group), self.owner(group, owner)
         place = self.classes.add(requirements)
         if place in of_owner.by_place:
             raise ValueError(f"task queue {of_owner.by_place[place].id} is the same as {queue_id}")
@@ -150,6 +200,7 @@ class Index:
         """Forget a task queue, and its class with the last queue of it.
 
         Groups and owners are kept with their pass: otherwise one who submits a job at a time would always be next.
+        :func:`.standing.forget` drops those for whom it makes no difference any more.
         """
         queue = self._queues.pop(queue_id, None)
         if queue is None:
@@ -176,37 +227,50 @@ class Index:
             level.oldest = oldest
             self._reorder(queue)
 
-    def take(self, queue_id: int, priority: int | None = None) -> Taken:
-        """The next job of the queue (of this priority) was given away; its group and owner have had a turn."""
+    def take(self, queue_id: int, priority: int | None = None, processors: int = 1) -> Taken:
+        """The next job of the queue (of this priority) was given away; its group and owner have had a turn.
+
+        Args:
+            queue_id: whose job it is.
+            priority: of the job; ``None``: the one that is next.
+            processors: that it takes, which is what it costs.
+        """
         queue = self._queues[queue_id]
         group, owner = queue.group, queue.owner
         chosen = queue.head() if priority is None else priority
-        turns = (self.turns.last, group.turn, group.turns.last, owner.turn)
-        taken = Taken(queue_id, chosen, queue.levels[chosen].oldest, turns)
-        self.turns.charge(group)
-        group.turns.charge(owner)
+        charge = processors * self.clock.weight
+        marks = (_mark(self.turns, group), _mark(group.turns, owner))
+        taken = Taken(queue_id, chosen, queue.levels[chosen].oldest, charge, marks)
+        self.turns.charge(group, charge)
+        group.turns.charge(owner, charge)
+        self.charged.add((group.name, owner.name))
         self.remove(queue_id, chosen)
         return taken
 
     def untake(self, taken: Taken) -> None:
-        """Make the last :meth:`take` not have happened, exactly."""
+        """Make the last :meth:`take` not have happened, exactly. No time may have gone by."""
         queue = self._queues[taken.queue_id]
         self.add(queue.id, taken.priority, 1, taken.oldest)
-        group, owner = queue.group, queue.owner
-        self.turns.last, group_turn, group.turns.last, owner_turn = taken.turns
-        self.turns.move(group, group_turn)
-        group.turns.move(owner, owner_turn)
+        _restore(self.turns, queue.group, taken.turns[0])
+        _restore(queue.group.turns, queue.owner, taken.turns[1])
 
-    def put_back(self, queue_id: int, priority: int, oldest: float) -> None:
-        """A job that was taken waits again after all: the turn is given back, too."""
+    def put_back(self, queue_id: int, priority: int, oldest: float, charge: float | None = None) -> None:
+        """A job that was taken waits again after all: the turn is given back, too (see :meth:`refund`)."""
         self.add(queue_id, priority, 1, oldest)
-        self.refund(queue_id)
+        self.refund(queue_id, charge)
 
-    def refund(self, queue_id: int) -> None:
-        """A job that was taken did not exist (any more): the turn is given back."""
+    def refund(self, queue_id: int, charge: float | None = None) -> None:
+        """A job that was taken did not exist (any more): the turn is given back.
+
+        Args:
+            queue_id: whose job it was.
+            charge: as :class:`Taken` and :class:`.choose.Choice` tell it; ``None``: one processor, now.
+        """
         queue = self._queues[queue_id]
-        self.turns.refund(queue.group)
-        queue.group.turns.refund(queue.owner)
+        amount = self.clock.weight if charge is None else charge
+        self.turns.refund(queue.group, amount)
+        queue.group.turns.refund(queue.owner, amount)
+        self.charged.add((queue.group.name, queue.owner.name))
 
     def remove(self, queue_id: int, priority: int, count: int = 1) -> None:
         """So many jobs left without a turn (killed, deleted). More than there are is none left."""
@@ -231,8 +295,25 @@ class Index:
         found = {priority: Level(count, oldest) for priority, (count, oldest) in levels.items() if count > 0}
         self._set_levels(self._queues[queue_id], found)
 
-    def _group(self, name: str) -> Group:
-        return self.groups.setdefault(name, Group(name, DEFAULT_SHARE))
+    def group(self, name: str) -> Group:
+        """A group, known or new."""
+        known = self.groups.get(name)
+        if known is None:
+            known = self.groups[name] = Group(name, turns=Turns(self.clock, self.policy.lately))
+        return known
+
+    def owner(self, group: str, name: str) -> Owner:
+        """An owner within a group, known or new."""
+        of_group = self.group(group)
+        known = of_group.owners.get(name)
+        if known is None:
+            known = of_group.owners[name] = Owner(name, sharing=of_group.sharing)
+        return known
+
+    def _divide(self, powers: int) -> None:
+        self.turns.divide(powers, self.groups.values())
+        for group in self.groups.values():
+            group.turns.divide(powers, group.owners.values())
 
     def _set_levels(self, queue: Queue, levels: dict[int, Level]) -> None:
         if queue.levels:
@@ -254,6 +335,8 @@ class Index:
         del order[bisect_left(order, (queue.rank, queue.id))]
         queue.rank = first
         insort(order, (first, queue.id))
+        if queue.owner.sharing:
+            queue.group.turns.sort(queue.owner)
 
     def _activate(self, queue: Queue) -> None:
         owner, group, bit = queue.owner, queue.group, 1 << queue.place
@@ -261,8 +344,11 @@ class Index:
         queue.rank = rank(head, queue.levels[head].oldest)
         insort(owner.order, (queue.rank, queue.id))
         owner.mask |= bit
-        group.turns.join(owner)
-        group.users[queue.place] = group.users.get(queue.place, 0) + 1
+        if not owner.active:
+            group.turns.join(owner)
+        elif owner.sharing:
+            group.turns.sort(owner)
+        group.users.setdefault(queue.place, {})[owner.name] = owner
         group.mask |= bit
         self.turns.join(group)
 
@@ -273,9 +359,20 @@ class Index:
         owner.mask &= ~bit
         if not owner.order:
             group.turns.leave(owner)
-        group.users[queue.place] -= 1
+        elif owner.sharing:
+            group.turns.sort(owner)
+        del group.users[queue.place][owner.name]
         if not group.users[queue.place]:
             del group.users[queue.place]
             group.mask &= ~bit
         if not group.turns.order:
             self.turns.leave(group)
+
+
+def _mark(turns: Turns, member: Member) -> Mark:
+    return member.turn, member.used, turns.last[member.background], turns.used
+
+
+def _restore(turns: Turns, member: Member, mark: Mark) -> None:
+    member.turn, member.used, turns.last[member.background], turns.used = mark
+    turns.sort(member)

@@ -41,7 +41,7 @@ SYNC = "sync:"
 DEFAULTS: Mapping[type[Entry], Mapping[str, object]] = {
     UserEntry: {"nickname": "", "mail": "", "suspended": False, "reason": ""},
     GroupEntry: {"fqan": "", "properties": (), "share": 1.0, "background": False, "voms_required": False},
-    MemberEntry: {"place": 0, "barred": False, "reason": ""},
+    MemberEntry: {"place": 0, "share": 1.0, "barred": False, "reason": ""},
     ServiceEntry: {"name": "", "sends": ()},
     SiteEntry: {"usable": True, "reason": ""},
     StorageEntry: {"sites": ()},

@@ -220,7 +220,7 @@ def _row(entry: AnyEntry) -> Mapping[str, object]:
                     "share": float(entry.share or 0.0), "background": entry.background,
                     "voms_required": entry.voms_required}  # fmt: skip
         case MemberEntry():
-            return {"dn": entry.dn, "grp": entry.group, "place": entry.place}
+            return {"dn": entry.dn, "grp": entry.group, "place": entry.place, "share": entry.share}
         case ServiceEntry():
             return {"dn": entry.dn, "name": entry.name, "sends": _json(entry.sends)}
         case SiteEntry():

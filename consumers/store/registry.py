@@ -121,6 +121,8 @@ class Registry(msgspec.Struct, frozen=True):
     rules: tuple[AccessRule, ...] = ()
     limits: tuple[Limit, ...] = ()
     match_limits: tuple[MatchLimit, ...] = ()
+    member_shares: Mapping[tuple[str, str], float] = {}
+    """(DN, group) → share of the group's computing, of those who have another than 1."""
 
     @property
     def services(self) -> dict[str, str]:
@@ -142,9 +144,12 @@ def load(tx: Reading) -> Registry:
     """The whole registry."""
     number = version(tx)  # first: what changes while we read is read again at the next look
     member_of: dict[str, list[str]] = {}
+    shares: dict[tuple[str, str], float] = {}
     m = memberships.c
-    for dn, grp in sql.fetch(tx, sa.select(m.dn, m.grp).order_by(m.dn, m.place, m.grp)):
+    for dn, grp, share in sql.fetch(tx, sa.select(m.dn, m.grp, m.share).order_by(m.dn, m.place, m.grp)):
         member_of.setdefault(dn, []).append(grp)
+        if share is not None and share != 1.0:
+            shares[dn, grp] = share
     return Registry(
         number,
         {
@@ -184,6 +189,7 @@ def load(tx: Reading) -> Registry:
                 _rows(tx, match_limits, "scope", "running", "delay_seconds", "reason"), key=lambda row: str(row[0])
             )
         ),
+        shares,
     )
 
 

@@ -13,6 +13,7 @@
     dn = "/C=XX/O=Example/CN=Jane Doe"     # canonical form
     nickname = "jane"
     groups = ["vo_user"]                   # the first one is taken if none is named
+    shares = {vo_user = 2.0}               # of a group's computing, against its other members; default 1
     suspended = false                      # left out: as it was
 
     [[services]]
@@ -58,6 +59,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Annotated
 
 import msgspec
 
@@ -89,6 +91,7 @@ class SeedUser(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     dn: str
     nickname: str = ""
     groups: tuple[str, ...] = ()
+    shares: dict[str, Annotated[float, msgspec.Meta(ge=0, le=1e9)]] = {}
     suspended: bool | None = None
     mail: str = ""
     reason: str = ""
@@ -160,7 +163,7 @@ class Seed(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
                 reason=user.reason if user.suspended else None,
             )
             for place, group_name in enumerate(user.groups):
-                yield MemberEntry(dn=user.dn, group=group_name, place=place)
+                yield MemberEntry(dn=user.dn, group=group_name, place=place, share=user.shares.get(group_name))
         for service in self.services:
             yield ServiceEntry(dn=service.dn, name=service.name, sends=service.sends)
         for name, site in self.sites.items():
@@ -242,6 +245,12 @@ def parse_seed(parsed: Mapping[str, object]) -> Seed:
     ]
     dns = Counter([*(user.dn for user in found.users), *(service.dn for service in found.services)])
     wrong += [f"{dn} is there {count} times" for dn, count in dns.items() if count > 1]
+    wrong += [
+        f"user {user.dn}: a share of {group!r}, which is not among the groups"
+        for user in found.users
+        for group in user.shares
+        if group not in user.groups
+    ]
     wrong += [f"user {user.dn}: a group twice" for user in found.users if len(set(user.groups)) < len(user.groups)]
     wrong += _wrong_elements(found) + _wrong_rules(found) + _wrong_match_limits(found)
     if wrong:

@@ -6,7 +6,19 @@ before (:class:`~.base.Encoded`); the store never looks inside.
 
 from __future__ import annotations
 
-from . import audit, enrolments, files, identity, jobs, messages, pilots
+from . import audit, enrolments, files, identity, jobs, messages, pilots, turns
 from .base import Encoded, Status, metadata
 
-__all__ = ["Encoded", "Status", "audit", "enrolments", "files", "identity", "jobs", "messages", "metadata", "pilots"]
+__all__ = [
+    "Encoded",
+    "Status",
+    "audit",
+    "enrolments",
+    "files",
+    "identity",
+    "jobs",
+    "messages",
+    "metadata",
+    "pilots",
+    "turns",
+]

@@ -62,6 +62,8 @@ memberships = Table(
     text("dn"),
     text("grp"),
     number("place"),
+    # Added by 0003: null means 1.
+    Column("share", Double, nullable=True),
     PrimaryKeyConstraint("dn", "grp"),
     comment="Registry: who may act for which group; place 0 is the group that is taken if none is named.",
 )

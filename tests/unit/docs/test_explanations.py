@@ -9,7 +9,7 @@ from consumers.command_notes import OWN_PER_MINUTE
 from consumers.domain.ceilings import BUILT_IN
 from consumers.domain.index import AGEING_SECONDS
 from consumers.domain.requirements import CPU_CLASSES
-from consumers.domain.shares import MAX_CREDIT
+from consumers.domain.shares import DEFAULT_SHARE, MAX_CREDIT, Policy
 from consumers.issuing import REFUSED_PER_MINUTE
 from schemas.job import ACCEPT_LEASE, DEFAULT_RUN_LEASE, LEASE_MARGIN, MAX_INFRASTRUCTURE_RETRIES, TRANSITIONS
 from schemas.messages.common import MAX_ATTEMPTS, MAX_SANDBOX_BYTES
@@ -31,7 +31,12 @@ def test_numbers_in_the_text_are_those_of_the_code() -> None:
     assert f"after {MAX_INFRASTRUCTURE_RETRIES} of them" in life
     assert f"submission time − {AGEING_SECONDS:,.0f} s".replace(",", " ") in matching
     assert f"one of {len(CPU_CLASSES)} classes" in matching
-    assert f"at most {MAX_CREDIT} turns" in matching
+    policy = Policy()
+    assert f"p × {DEFAULT_SHARE} / share × 2^((t − epoch) / half-life)" in matching
+    assert f"The half-life is {policy.half_life:,.0f} s".replace(",", " ") in matching
+    assert f"\n{MAX_CREDIT}\nwith f = 1 − 2^(−{policy.credit:.0f} s / half-life) = {policy.lately:.1%}".replace(
+        "%", " %"
+    ) in matching
 
 
 def test_limits_of_users_are_those_of_the_code() -> None:

@@ -7,6 +7,7 @@ import pytest
 from consumers.domain.choose import NoMatch, choose, reserve
 from consumers.domain.index import AGEING_SECONDS, Index, rank
 from consumers.domain.requirements import Condition, canonical
+from consumers.domain.shares import MAX_CREDIT, Policy
 from schemas.messages.pilot import Offer
 
 NODE = Offer(site="A", cpu_seconds=1e9, processors=8, memory_mb=64_000)
@@ -48,11 +49,13 @@ class TestShares:
         assert not isinstance(outcome, NoMatch)
         assert Counter(choice.queue_id for choice in outcome) == draw(one_by_one, 7)
 
-    def test_who_was_idle_has_saved_up_nothing(self) -> None:
+    def test_who_was_idle_has_saved_up_what_the_last_half_hour_gave(self) -> None:
         index = index_of(("g0", "o"), ("g1", "o"))
         index.remove(1, 1, MANY)
         draw(index, 1000)
         index.add(1, 1, MANY, 0.0)
+        saved = int(1000 * Policy().lately) + 1
+        assert draw(index, saved) == {1: saved}
         assert draw(index, 10) == {0: 5, 1: 5}
 
     def test_who_was_passed_over_has_saved_up_little(self) -> None:
@@ -61,7 +64,15 @@ class TestShares:
         index.add(1, 1, MANY, 0.0)
         draw(index, 10_000)
         counts = draw(index, 1000, Offer(site="B", cpu_seconds=1e9))
-        assert 600 <= counts[1] <= 640
+        saved = 10_000 * Policy().lately
+        assert counts[1] == pytest.approx(saved + (1000 - saved) / 2, abs=2)
+
+    def test_nobody_saves_up_more_than_a_thousand_processors(self) -> None:
+        index = index_of(("g0", "o"), ("g1", "o"))
+        index.remove(1, 1, MANY)
+        draw(index, 200_000)
+        index.add(1, 1, MANY, 0.0)
+        assert draw(index, 2 * MAX_CREDIT)[1] == pytest.approx(MAX_CREDIT * 1.5, abs=2)
 
     def test_a_turn_given_back_is_had_again(self) -> None:
         index = index_of(("g0", "o"), ("g1", "o"))
