@@ -84,10 +84,18 @@ class Survey:
     fitting: int = 0
     fitting_parked: int = 0
     failing: dict[Condition, Failing] = field(default_factory=dict)
-    sites: Counter[str] = field(default_factory=Counter)
-    """Sites with offers that fit."""
+    places: Counter[tuple[str, str]] = field(default_factory=Counter)
+    """(Site, computing element) of the offers that fit."""
     together: Counter[tuple[Condition, ...]] = field(default_factory=Counter)
     """Conditions that fail together → offers."""
+
+    @property
+    def sites(self) -> Counter[str]:
+        """Sites of the offers that fit."""
+        found: Counter[str] = Counter()
+        for (site, _), count in self.places.items():
+            found[site] += count
+        return found
 
 
 def obstacles(
@@ -138,7 +146,7 @@ def survey(
         if not found:
             told.fitting += seen.count
             told.fitting_parked += seen.count * seen.parked
-            told.sites[seen.offer.site] += seen.count
+            told.places[seen.offer.site, seen.offer.ce] += seen.count
             continue
         told.together[found] += seen.count
         for condition in found:

@@ -14,7 +14,7 @@ import sqlalchemy as sa
 from schemas.job import JobStatus
 
 from . import sql
-from .engine import DialectName, Reading
+from .engine import Reading
 from .pilots import ALIVE
 from .tables.jobs import history, jobs, task_queues
 from .tables.messages import leaders
@@ -87,11 +87,13 @@ def counted(tx: Reading, queues: Collection[int], most: int) -> dict[int, int]:
 
 def before(tx: Reading, places: Collection[Behind], most: int) -> int:
     """How many waiting jobs there are before these places altogether, counted up to ``most`` only."""
-    if not places:
-        return 0
-    rows = sql.encoded([place._asdict() for place in places])
-    found = sql.fetch_one(tx, _before(tx.dialect), rows=rows, most=most)
-    return 0 if found is None else int(found[0])
+    found = 0
+    for place in places:
+        if found >= most:
+            break
+        row = sql.fetch_one(tx, _before(), **place._asdict(), most=most - found)
+        found += 0 if row is None else int(row[0])
+    return found
 
 
 def matches(tx: Reading, since: float, now: float) -> Matches:
@@ -110,40 +112,31 @@ def matches(tx: Reading, since: float, now: float) -> Matches:
     return Matches(start, {(row[0], row[1]): row[2] for row in sql.fetch(tx, statement)})
 
 
+# The order is that of the index of waiting jobs: so it is what is walked, up to the bound, whatever the planner thinks.
+_IN_ORDER = (jobs.c.queue_id, jobs.c.priority, jobs.c.submitted, jobs.c.id)
+
+
+def _count(*conditions: sa.ColumnElement[bool]) -> sa.Executable:
+    queue, most = sa.bindparam("queue", type_=sa.BigInteger), sa.bindparam("most", type_=sa.Integer)
+    some = (
+        sa.select(jobs.c.id)
+        .where(jobs.c.status == sa.literal_column("'Waiting'"), jobs.c.queue_id == queue, *conditions)
+        .order_by(*_IN_ORDER)
+        .limit(most)
+        .subquery()
+    )
+    return sa.select(sa.func.count()).select_from(some)
+
+
 @cache
 def _counted() -> sa.Executable:
-    some = (
-        sa.select(sa.literal(1))
-        .select_from(jobs)
-        .where(
-            jobs.c.status == sa.literal_column("'Waiting'"),
-            jobs.c.queue_id == sa.bindparam("queue", type_=sa.BigInteger),
-        )
-        .limit(sa.bindparam("most", type_=sa.Integer))
-        .subquery()
-    )
-    return sa.select(sa.func.count()).select_from(some)
+    return _count()
 
 
 @cache
-def _before(dialect: DialectName) -> sa.Executable:
-    v = sql.batch(
-        dialect,
-        {"queue": sa.BigInteger(), "priority": sa.BigInteger(), "submitted": sa.Double(), "job": sa.BigInteger()},
+def _before() -> sa.Executable:
+    mark = sa.tuple_(sa.bindparam("submitted", type_=sa.Double), sa.bindparam("job", type_=sa.BigInteger))
+    return _count(
+        jobs.c.priority == sa.bindparam("priority", type_=sa.BigInteger),
+        sa.tuple_(jobs.c.submitted, jobs.c.id) < mark,
     )
-    some = (
-        sa.select(sa.literal(1))
-        .select_from(jobs)
-        .where(
-            jobs.c.status == sa.literal_column("'Waiting'"),
-            jobs.c.queue_id == v["queue"],
-            jobs.c.priority == v["priority"],
-            sa.or_(
-                jobs.c.submitted < v["submitted"], sa.and_(jobs.c.submitted == v["submitted"], jobs.c.id < v["job"])
-            ),
-            jobs.c.submitted <= v["submitted"],
-        )
-        .limit(sa.bindparam("most", type_=sa.Integer))
-        .subquery()
-    )
-    return sa.select(sa.func.count()).select_from(some)
