@@ -9,6 +9,7 @@ import pytest
 
 from consumers.domain.choose import NoMatch, choose
 from tests.benchmarks import large as large_shape
+from tests.benchmarks.demanding import demanding
 from tests.benchmarks.large import large
 from tests.benchmarks.production import marginals, overview, platform_lists, production
 from tests.benchmarks.workload import NOW, Waiting, Workload
@@ -91,7 +92,32 @@ def test_large_has_what_it_promises(big: Workload) -> None:
     assert all(queue.jobs for queue in big.queues)
 
 
-@pytest.mark.parametrize("make", [production, large])
+def test_demanding_adds_every_condition_to_the_large_shape(big: Workload) -> None:
+    hard = demanding()
+    assert hard.jobs == big.jobs
+    wants = {queue.id: queue.requirements for queue in hard.queues}
+    assert len(set(wants.values())) == 5_000
+    share = {
+        name: sum(bool(getattr(want, name)) for want in wants.values()) / len(wants)
+        for name in ("wall_class", "disk_mb", "architecture", "tag_expression", "gpus")
+    }
+    assert share == pytest.approx(
+        {"wall_class": 0.2, "disk_mb": 0.15, "architecture": 0.1, "tag_expression": 0.1, "gpus": 0.04}, abs=0.02
+    )
+    assert any(want.gpu_models for want in wants.values())
+    assert any(want.gpu_memory_mb for want in wants.values())
+    index = hard.index()
+    taken = [found for offer in hard.offers(3000) if not isinstance(found := choose(offer, index, NOW), NoMatch)]
+    assert len(taken) > 2900
+    fitting = 0
+    for offer in hard.offers(3000):
+        fitting |= index.classes.fitting(offer)
+    reached = [wants[queue] for queue in index if fitting >> index.queue(queue).place & 1]
+    for name in share:
+        assert any(getattr(want, name) for want in reached), f"no offer ever fits a class with {name}"
+
+
+@pytest.mark.parametrize("make", [production, large, demanding])
 def test_a_seed_gives_one_workload(make: Callable[[int], Workload]) -> None:
     assert make(7) == make(7)
     assert make(7).queues != make(8).queues

@@ -14,7 +14,7 @@ from itertools import accumulate, count
 
 from consumers.domain.index import Index
 from consumers.domain.requirements import Requirements
-from schemas.messages.pilot import Offer
+from schemas.messages.pilot import Gpu, Offer
 
 NOW = 10_000_000.0
 """The moment that the jobs' ages are told from."""
@@ -61,6 +61,8 @@ class Node:
     processors: tuple[int, ...] = (1, 1, 1, 8)
     memory_per_processor: float = 2_500.0
     tags: tuple[str, ...] = ()
+    architecture: str = ""
+    gpus: tuple[Gpu, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,6 +130,8 @@ def _offer(site: Site, random_: random.Random) -> Offer:
         memory_mb=processors * node.memory_per_processor,
         disk_mb=20_000.0 * processors,
         tags=node.tags,
+        architecture=node.architecture,
+        gpus=node.gpus,
         whole_node=processors == max(node.processors) and processors > 8,
     )
 
