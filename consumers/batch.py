@@ -128,6 +128,9 @@ class Consumer:
     def chores(self, batch: Batch) -> None:
         """Work that no message asks for: leases, leadership, slices. Called inside a transaction when due."""
 
+    def stop(self, batch: Batch) -> None:
+        """Called once, inside a transaction, after the last message; not if the process is killed."""
+
     def wants_queues(self) -> bool:
         """Whether to consume now (the matcher only while it leads)."""
         return True

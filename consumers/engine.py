@@ -407,5 +407,6 @@ class Engine:
                 self._forget_confirmed()
             if self._refusals.owes():
                 self._in_transaction(self._refusals.close)
+            self._in_transaction(self._consumer.stop)
         except TemporaryError:
             log.info("consumer.left_to_relay", consumer=self._consumer.name, letters=len(self._confirmed))

@@ -1,4 +1,8 @@
-"""Leadership: a row with an epoch and an end. A paused old leader is fenced off by :func:`check` in its transaction."""
+"""Leadership: a row with an epoch and an end. A paused old leader is fenced off by :func:`check` in its transaction.
+
+Whoever holds the row inside a transaction keeps a successor waiting. So on PostgreSQL the server ends such a transaction
+when its process says nothing for :data:`PATIENCE_MS`, which is what a process that is paused does.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +14,9 @@ from . import sql
 from .engine import DialectName, Transaction
 from .errors import NotLeader
 from .tables.messages import leaders
+
+PATIENCE_MS = 3_000
+"""Below the time after which a leader that is not heard of is replaced. Between two statements we need milliseconds."""
 
 
 def acquire_or_renew(tx: Transaction, role: str, holder: str, now: float, ttl: float) -> int | None:
@@ -55,10 +62,20 @@ def _acquire(dialect: DialectName) -> sa.Executable:
             "until": until,
         },
         where=sa.or_(leaders.c.holder == holder, leaders.c.until <= now),
-    ).returning(leaders.c.epoch)
+    ).returning(leaders.c.epoch, *_impatient(dialect))
 
 
 @cache
 def _check(dialect: DialectName) -> sa.Executable:
-    statement = sa.select(leaders.c.epoch, leaders.c.until).where(leaders.c.role == sa.bindparam("role", type_=sa.Text))
+    statement = sa.select(leaders.c.epoch, leaders.c.until, *_impatient(dialect)).where(
+        leaders.c.role == sa.bindparam("role", type_=sa.Text)
+    )
     return statement.with_for_update(read=True) if dialect == "postgresql" else statement
+
+
+def _impatient(dialect: DialectName) -> tuple[sa.ColumnElement[str], ...]:
+    """A column that sets the server's patience until the transaction ends."""
+    if dialect == "sqlite":
+        return ()
+    setting: sa.ColumnElement[str] = sa.literal_column("'idle_in_transaction_session_timeout'")
+    return (sa.func.set_config(setting, sa.literal_column(f"'{PATIENCE_MS}'"), sa.true()),)

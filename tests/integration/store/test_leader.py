@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
 from consumers.store import NotLeader, Store, leader
+from consumers.store.errors import StoreUnavailable
 
 pytestmark = pytest.mark.integration
 
@@ -64,3 +66,22 @@ def test_a_successor_waits_for_a_checked_transaction(store: Store) -> None:
         assert not took_over.wait(0.2)
     assert took_over.wait(10)
     successor.join(10)
+
+
+def test_a_leader_that_is_paused_in_a_transaction_keeps_nobody_waiting(store: Store) -> None:
+    if store.dialect == "sqlite":
+        return  # one process, one writer: nobody else could lead
+    with store.transaction() as tx:
+        assert leader.acquire_or_renew(tx, "matcher", "one", 100.0, 5.0) == 1
+    began = time.monotonic()
+    with pytest.raises(StoreUnavailable):
+        _be_overtaken(store)
+    assert time.monotonic() - began < leader.PATIENCE_MS / 1000 + 1.0
+
+
+def _be_overtaken(store: Store) -> None:
+    with store.transaction() as paused:
+        leader.check(paused, "matcher", 1, 101.0)
+        with store.transaction() as tx:  # waits for the server's patience with the paused one
+            assert leader.acquire_or_renew(tx, "matcher", "two", 110.0, 5.0) == 2
+        leader.check(paused, "matcher", 1, 102.0)
