@@ -70,7 +70,7 @@ def test_answers_follow_the_classes_that_come_and_go() -> None:
     index = ClassIndex()
     index.set_usable_sites({"A"})
     places: dict[Requirements, int] = {}
-    for want, offer in product(WANTS, OFFERS):
+    for offer, want in product(OFFERS, WANTS):
         index.fitting(offer)
         if want in places:
             index.remove(want)
