@@ -20,6 +20,7 @@ from schemas.messages.pilot import Offer
 
 from .index import Group, Index, Owner, Queue, Taken
 from .requirements import Condition, Requirements, describe
+from .shares import Place
 
 FEW = 8
 """Among so few owners the walk is quick whoever fits."""
@@ -220,10 +221,10 @@ def _next(offer: Offer, index: Index, serves: Serves | None, closed: Closed | No
 def _next_of_group(
     group: Group, fitting: int, only: tuple[str, ...], serves: Serves | None, closed: Closed | None
 ) -> Queue | None:
-    best: tuple[float, str] | None = None
+    best: Place | None = None
     found: Queue | None = None
     for owner in _in_order(group, fitting):
-        if best is not None and owner.place[1:] > best:
+        if best is not None and owner.place > best:
             break  # his first job comes later than one that was found, and so do all that follow
         if only and owner.name not in only:
             continue
@@ -233,8 +234,9 @@ def _next_of_group(
         queue = _next_of_owner(owner, left)
         if not group.sharing:
             return queue
-        if best is None or (queue.rank, owner.name) < best:
-            best, found = (queue.rank, owner.name), queue
+        place = (owner.background, queue.rank, owner.name)
+        if best is None or place < best:
+            best, found = place, queue
     return found
 
 
