@@ -12,7 +12,7 @@ fewer tags. Both depend on the meaning only.
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final, TypeAlias
@@ -39,6 +39,9 @@ _WORDS: Final = {"and": "&&", "or": "||", "not": "!"}
 
 Tree: TypeAlias = "str | tuple[str, tuple[Tree, ...]]"
 """A name, or an operator with what it joins."""
+
+Test: TypeAlias = Callable[[Collection[str]], bool]
+"""Whether an expression is true of these tags."""
 
 
 class TagExpressionError(PilotageError):
@@ -84,8 +87,8 @@ def settle(tags: tuple[str, ...], expression: str) -> tuple[tuple[str, ...], str
 
 def holds(expression: str, tags: Collection[str]) -> bool:
     """Whether an expression is true of a node with these tags; the empty one always is, an unreadable one never."""
-    tree = _parsed(expression)
-    return (not expression) if tree is None else _holds(tree, tags)
+    test = _test(expression)
+    return (not expression) if test is None else test(tags)
 
 
 @lru_cache(maxsize=4096)
@@ -231,15 +234,37 @@ def _affirmed(tree: Tree, *, affirmed: bool) -> Iterator[str]:
             yield from _affirmed(part, affirmed=affirmed != (tree[0] == "!"))
 
 
-def _holds(tree: Tree, tags: Collection[str]) -> bool:
+@lru_cache(maxsize=4096)
+def _test(expression: str) -> Test | None:
+    tree = _parsed(expression)
+    return None if tree is None else _made(tree)
+
+
+def _made(tree: Tree) -> Test:
+    """A function that tests the tree: matching asks each new list of tags against every expression in use."""
     if isinstance(tree, str):
-        return tree in tags
+        return lambda tags: tree in tags
     operator, parts = tree
     if operator == "!":
-        return not _holds(parts[0], tags)
+        inner = _made(parts[0])
+        return lambda tags: not inner(tags)
+    affirmed = frozenset(part for part in parts if isinstance(part, str))
+    denied: set[str] = set()
+    others: list[Test] = []
+    for part in parts:
+        if isinstance(part, str):
+            continue
+        if part[0] == "!" and isinstance(part[1][0], str):
+            denied.add(part[1][0])
+        else:
+            others.append(_made(part))
     if operator == "&&":
-        return all(_holds(part, tags) for part in parts)
-    return any(_holds(part, tags) for part in parts)
+        if not others:
+            return lambda tags: affirmed.issubset(tags) and denied.isdisjoint(tags)
+        return lambda tags: affirmed.issubset(tags) and denied.isdisjoint(tags) and all(one(tags) for one in others)
+    if not others:
+        return lambda tags: not (affirmed.isdisjoint(tags) and denied.issubset(tags))
+    return lambda tags: not (affirmed.isdisjoint(tags) and denied.issubset(tags)) or any(one(tags) for one in others)
 
 
 _NEVER: Final = 0
