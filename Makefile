@@ -50,8 +50,8 @@ bench: ## measure the whole path and print a table
 	@sh compose/bootstrap.sh --dev rabbitmq postgres
 	@$(VENV)/python -m tests.benchmarks.run $(ARGS)
 
-bench-matcher: ## measure the matcher's core, beside an SQL matcher on the same data
-	@sh compose/bootstrap.sh --dev postgres
+bench-matcher: ## measure the matcher: its core, beside an SQL matcher, and end to end
+	@sh compose/bootstrap.sh --dev rabbitmq postgres
 	@$(VENV)/python -m tests.benchmarks.bench_matcher $(ARGS)
 
 docs: ## write the generated reference pages anew
