@@ -13,6 +13,7 @@ from schemas.messages.pilot import Offer, RequestMatch
 
 from ..domain.choose import Choice
 from ..domain.offers import bounded, private
+from ..domain.packing import Packing, Placed
 from ..store.rows import Claimed
 
 MIN_PROXY_SECONDS = 900.0
@@ -36,6 +37,8 @@ class Asked:
         message: the request as it came, if it came in this batch.
         choices: jobs chosen in this round and not claimed yet.
         claimed: jobs that are its now.
+        packing: its offer, as far as it is filled.
+        placed: job → its place there.
         csr_of: (owner, group) → place of the certificate request that serves for them; -1: the pilot holds a proxy.
     """
 
@@ -48,6 +51,8 @@ class Asked:
     message: Admitted | None = None
     choices: list[tuple[Choice, int]] = field(default_factory=list)
     claimed: list[Claimed] = field(default_factory=list)
+    packing: Packing | None = None
+    placed: dict[int, Placed] = field(default_factory=dict)
     csr_of: dict[tuple[str, str], int] = field(default_factory=dict)
 
     @classmethod
@@ -74,6 +79,10 @@ class Asked:
     def offer(self, now: float) -> Offer:
         """What is offered now: time has passed since it was asked."""
         return bounded(self.request.offer, age=now - self.since)
+
+    def renew(self) -> None:
+        """Nothing was got: it waits as if nothing had been tried."""
+        self.packing, self.placed, self.csr_of = None, {}, {}
 
     @property
     def key(self) -> Key:
