@@ -142,7 +142,7 @@ def why_not(
             found.append(Reason(condition, (waiting & ~theirs).bit_count(), describe(condition, offer)))
         waiting &= theirs
     if waiting and closed is not None:
-        held = waiting & ~_open(index, waiting, closed)
+        held = waiting & ~_open(offer, index, waiting, closed)
         if held:
             found.append(Reason(Condition.LIMIT, held.bit_count(), describe(Condition.LIMIT, offer)))
         waiting &= ~held
@@ -160,14 +160,16 @@ def _whose(offer: Offer, index: Index) -> Iterator[tuple[Condition, int]]:
         yield Condition.GROUP, reduce(or_, (_of(index, group, owner) for group, owner in both if group))
 
 
-def _open(index: Index, waiting: int, closed: Closed) -> int:
-    """Those of some waiting classes that limits close to somebody at most."""
+def _open(offer: Offer, index: Index, waiting: int, closed: Closed) -> int:
+    """Those of some waiting classes that limits leave open to somebody whom the pilot is for."""
     found = 0
     for group in index.groups.values():
+        if offer.groups and group.name not in offer.groups:
+            continue
         left = group.mask & waiting & ~closed.classes
         left &= ~closed.of_group(group.name) if left else 0
         for owner in group.owners.values() if left & ~found else ():
-            if owner.mask & left & ~found:
+            if owner.mask & left & ~found and (not offer.owners or owner.name in offer.owners):
                 found |= owner.mask & left & ~closed.of_owner(group.name, owner.name)
     return found
 
