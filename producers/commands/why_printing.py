@@ -187,8 +187,9 @@ def _place(place: Place | None) -> str:
     if place is None:
         return ""
     before = "1 job" if place.before == 1 and not place.more else f"{place.before} jobs"
-    after = f"after {'more than ' if place.more else ''}{before} of the same owner"
-    parts = [f"{after if place.before else 'first of its owner'} (priority {place.priority})"]
+    whose = f"all in {place.group}" if place.sharing else "the same owner"
+    after = f"after {'more than ' if place.more else ''}{before} of {whose}"
+    parts = [f"{after if place.before else f'first of {whose}'} (priority {place.priority})"]
     if place.owners_waiting > 1:
         parts.append(f"its owner's turn is {_nth(place.owners_before)} of {place.owners_waiting} in {place.group}")
     if place.groups_waiting > 1:

@@ -149,6 +149,7 @@ class Place(Value, frozen=True, kw_only=True):
         before: jobs of the same owner and group that go first.
         more: there are more of these than ``before`` says.
         background: its group gets only what others leave.
+        sharing: the group's jobs are in one order, whoever's they are: ``before`` counts them all.
     """
 
     group: str
@@ -161,6 +162,7 @@ class Place(Value, frozen=True, kw_only=True):
     before: Count = 0
     more: bool = False
     background: bool = False
+    sharing: bool = False
 
 
 class Estimate(Value, frozen=True, kw_only=True):

@@ -78,7 +78,7 @@ def test_the_tutorial(reader: Reader) -> None:
         said[text] = reader.type(text)
     everything = "\n".join(said.values())
     for promised in ("All up", "Hello, world!", "Jobs 2-4 submitted", "3 Done", "pilot: 2", "job: 3", "matcher: 1",
-                     "it fails at tags", "but for one condition, tags"):  # fmt: skip
+                     "fail at tags", "but for one condition, tags"):  # fmt: skip
         assert promised in everything, promised
     python = next(text for language, text in BLOCKS if language == "python")
     (reader.work / "again.py").write_text(python)

@@ -6,6 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from consumers.domain.choose import NoMatch, choose
+from consumers.domain.index import Index
 from consumers.domain.obstacles import _WAIVERS, Seen, in_words, obstacles, survey
 from consumers.domain.requirements import Condition, Requirements, in_the_way, misfit, not_theirs
 from schemas.messages.pilot import Offer
@@ -60,6 +62,25 @@ def test_a_survey_counts_each_offer(
         assert failing.only == sum(obstacles(want, offer, sites, owner) == (condition,) for offer in some)
         assert failing.parked <= failing.offers
         assert failing.closest
+
+
+@given(classes, st.lists(offers, max_size=10), usable, st.sampled_from(("o1", "o2")))
+@settings(max_examples=200, deadline=None)
+def test_what_is_told_to_fit_is_what_is_chosen(
+    want: Requirements, some: list[Offer], sites: frozenset[str] | None, owner: str
+) -> None:
+    """A job that is first in the order is given to exactly those parked offers that are told to fit."""
+    index = Index()
+    index.set_usable_sites(sites)
+    index.add_queue(1, want, "g1", owner)
+    index.set_counts(1, {1: (1, 10.0)})
+    for offer in some:
+        told = survey(want, [Seen(offer, True)], sites, owner, "g1")
+        chosen = choose(offer, index, 20.0)
+        assert isinstance(chosen, NoMatch) == (told.fitting_parked == 0)
+        if isinstance(chosen, NoMatch):
+            (reason,) = chosen.reasons
+            assert reason.condition in told.failing
 
 
 @pytest.mark.parametrize("condition", OF_CLASSES)
