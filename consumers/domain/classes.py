@@ -30,10 +30,20 @@ from .requirements import (
     takes_any,
 )
 
-MAX_TAG_LISTS = 1024
-"""Different lists of tags that are remembered: some per site. A list of 400 tags takes 35 kB as a set."""
+MAX_TAG_LISTS = 8192
+"""Different lists of tags that are remembered: some per site of a large grid. Each takes 4 to 5 kB with 400 tags and
+5000 classes."""
 
 GpuWish = tuple[int, int, tuple[str, ...]]
+
+
+class TagList:
+    """A list of tags that offers have. Equal lists are one object: to compare them takes longer than to answer."""
+
+    __slots__ = ("tags",)
+
+    def __init__(self, tags: tuple[str, ...]) -> None:
+        self.tags = tags
 
 
 class ClassIndex:
@@ -56,7 +66,7 @@ class ClassIndex:
         self._growing: Bits[tuple[int, int]] = Bits()
         # By value of offers.
         self._journal = journal = Journal[Requirements]()
-        self._tag_lists: dict[tuple[str, ...], frozenset[str]] = {}
+        self._tag_lists: dict[tuple[str, ...], TagList] = {}
         self._on_platforms = Remembered(journal, self._all_on_platforms, _on_platforms)
         self._on_architecture = Remembered(journal, self._all_on_architecture, _on_architecture)
         self._with_gpus = Remembered(journal, self._all_with_gpus, _with_gpus)
@@ -190,11 +200,11 @@ class ClassIndex:
         processors, memory = offer.processors, offer.memory_mb
         return _union(bits for (fixed, each), bits in self._growing.items() if fixed + each * processors <= memory)
 
-    def _tag_list(self, tags: tuple[str, ...]) -> frozenset[str]:
+    def _tag_list(self, tags: tuple[str, ...]) -> TagList:
         if len(self._tag_lists) >= MAX_TAG_LISTS:
             del self._tag_lists[next(iter(self._tag_lists))]
         names = tuple(map(intern, tags))
-        found = self._tag_lists[names] = frozenset(names)
+        found = self._tag_lists[names] = TagList(names)
         return found
 
     def _all_carrying(self, required: tuple[str, ...]) -> int:
@@ -215,10 +225,12 @@ class ClassIndex:
     def _all_with_gpus(self, gpus: tuple[Gpu, ...]) -> int:
         return self.all & ~_union(bits for wish, bits in self._gpus.items() if not has_gpus(gpus, *wish))
 
-    def _all_with_tags(self, tags: frozenset[str]) -> int:
+    def _all_with_tags(self, tag_list: TagList) -> int:
+        tags = frozenset(tag_list.tags)
         return self.all & ~_union(bits for tag, bits in self._tags.items() if tag not in tags)
 
-    def _all_where_true(self, tags: frozenset[str]) -> int:
+    def _all_where_true(self, tag_list: TagList) -> int:
+        tags = frozenset(tag_list.tags)
         return _union(bits for wanted, bits in self._expressions.items() if holds(wanted, tags))
 
 
@@ -246,9 +258,9 @@ def _with_gpus(gpus: tuple[Gpu, ...], want: Requirements) -> bool:
     return not want.gpus or has_gpus(gpus, *_gpu_wish(want))
 
 
-def _with_tags(tags: frozenset[str], want: Requirements) -> bool:
-    return tags.issuperset(want.tags)
+def _with_tags(tag_list: TagList, want: Requirements) -> bool:
+    return all(tag in tag_list.tags for tag in want.tags)
 
 
-def _where_true(tags: frozenset[str], want: Requirements) -> bool:
-    return holds(want.tag_expression, tags)
+def _where_true(tag_list: TagList, want: Requirements) -> bool:
+    return not want.tag_expression or holds(want.tag_expression, tag_list.tags)
