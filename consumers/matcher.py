@@ -100,6 +100,7 @@ class Matcher(Consumer):
             leader.check(batch.tx, ROLE, self._epoch, now)  # a leader that was paused must not claim here either
         self._take_back(batch)
         self._matching.answer_overdue(batch)
+        self._matching.keep_turns(batch)
         if self._matching.busy:
             self._matching.work(batch)
 

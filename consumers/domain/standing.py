@@ -132,10 +132,12 @@ def dump(index: Index, changed: Collection[tuple[str, str]] | None = None) -> li
     epoch = index.clock.epoch
     if epoch is None:
         return []
-    pairs = {(group, owner) for group, one in index.groups.items() for owner in one.owners}
-    some = pairs if changed is None else pairs.intersection(changed)
-    kept = [_kept(index.groups[group].owners[owner], None, group, owner, epoch) for group, owner in sorted(some)]
-    groups = {group for group, _ in some} if changed is not None else index.groups
+    known = {(group, owner) for group, one in index.groups.items() for owner in one.owners}
+    some = known.intersection(changed) if changed is not None else {pair for pair in known if _of(index, *pair).turn}
+    kept = [_kept(_of(index, group, owner), None, group, owner, epoch) for group, owner in sorted(some)]
+    groups = {group for group, _ in some}
+    if changed is None:
+        groups |= {name for name, group in index.groups.items() if group.turn}
     kept += [_kept(index.groups[name], index.groups[name].turns, name, "", epoch) for name in sorted(groups)]
     kept.append(_kept(Member(""), index.turns, "", "", epoch))
     return kept
@@ -179,6 +181,10 @@ def forget(index: Index) -> list[tuple[str, str]]:
             del index.groups[name]
             gone.append((name, ""))
     return gone
+
+
+def _of(index: Index, group: str, owner: str) -> Member:
+    return index.groups[group].owners[owner]
 
 
 def _kept(member: Member, turns: Turns | None, group: str, owner: str, epoch: float) -> Kept:

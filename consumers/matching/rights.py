@@ -5,8 +5,9 @@ Looked at once for each batch, by the registry's version; what follows from one 
 
 from __future__ import annotations
 
-from broker.authorization import Principal, may_run_payload, payload_rules
+from broker.authorization import Principal, Property, may_run_payload, payload_rules
 from schemas.access import AccessRule
+from schemas.limits import MatchLimit
 
 from ..directory import Directory
 from ..domain.index import Index
@@ -26,11 +27,17 @@ class Rights:
         self._registry: Registry | None = None
         self._bars: tuple[AccessRule, ...] = ()
         self._barred: dict[tuple[str, str, str], bool] = {}
+        self._special: set[tuple[str, str]] = set()
 
     @property
     def outdated(self) -> bool:
         """Whether the registry has changed since :meth:`note`: parked requests may have become answerable."""
         return self._registry is None or self._registry.version != self._directory.registry().version
+
+    @property
+    def match_limits(self) -> tuple[MatchLimit, ...]:
+        """The matcher's limits as of :meth:`note`."""
+        return () if self._registry is None else self._registry.match_limits
 
     def note(self, index: Index) -> bool:
         """Give sites and shares as they are now to an index; unchanged they cost one comparison for each batch.
@@ -45,9 +52,20 @@ class Rights:
         self._bars, self._barred = payload_rules(registry.rules), {}
         usable = {name for name, site in registry.sites.items() if site.usable}
         index.set_usable_sites(usable if registry.sites else None)
-        for group in registry.groups.values():
-            index.set_share(group.name, round(group.share * DEFAULT_SHARE))
+        self._set_shares(index, registry)
         return True
+
+    def _set_shares(self, index: Index, registry: Registry) -> None:
+        for name in index.groups.keys() - registry.groups.keys():
+            index.set_share(name, DEFAULT_SHARE)
+        for group in registry.groups.values():
+            sharing = Property.JOB_SHARING in group.properties
+            index.set_share(group.name, group.share * DEFAULT_SHARE, background=group.background, sharing=sharing)
+        for owner, name in self._special - registry.member_shares.keys():
+            index.set_member_share(name, owner, DEFAULT_SHARE)
+        for (owner, name), share in registry.member_shares.items():
+            index.set_member_share(name, owner, share * DEFAULT_SHARE)
+        self._special = set(registry.member_shares)
 
     def is_barred(self, owner: str, group: str, site: str) -> bool:
         """Whether the owner has lost his rights, or operators' rules keep his jobs from a site."""

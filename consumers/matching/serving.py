@@ -29,6 +29,7 @@ from .lobby import Lobby
 from .pages import Pages
 from .rights import Rights
 from .stock import Stock
+from .turns import Keeper
 
 ROUNDS = 4
 """Claims that failed (killed meanwhile) are replaced by other jobs in so many rounds; then the pilot waits parked."""
@@ -60,6 +61,7 @@ class Matching:
         self._lobby = Lobby()
         self._doubts: dict[int, float] = {}
         self._reconciled = 0
+        self._turns = Keeper(self._index)
         self._answers = Answers(self._index)
 
     # -- from the store -----------------------------------------------------------------------------------------
@@ -67,6 +69,7 @@ class Matching:
     def load(self, batch: Batch) -> None:
         """Everything, at a takeover."""
         self._rights.note(self._index)
+        self._turns.load(batch.tx, batch.now)
         self._stock.begin()
         while self._stock.under_way:
             self._stock.go_on(batch.tx)
@@ -130,6 +133,11 @@ class Matching:
             if not self._round(batch, at_work, spoken_for):
                 break
         self._answer(batch, at_work, known={one.key for one in newest.values()})
+        self._turns.keep(batch.tx, batch.now)
+
+    def keep_turns(self, batch: Batch, *, at_once: bool = False) -> None:
+        """Write down whose turn it is, if it is time to."""
+        self._turns.keep(batch.tx, batch.now, at_once=at_once)
 
     def _concerned(self, batch: Batch, hinted: Mapping[int, float]) -> list[Asked]:
         """Parked requests that fit a hinted queue, newest first."""

@@ -14,6 +14,9 @@ from ..store import Reading, Transaction, turns
 KEEP_SECONDS = 1.0
 """How much a crash may forgive: a few thousand jobs at most, where shares are reckoned over a day."""
 
+FORGET_SECONDS = 600.0
+"""How often it looks for those who can be forgotten: all members are gone through."""
+
 
 class Keeper:
     """Carries turns to and from the store.
@@ -25,7 +28,7 @@ class Keeper:
     def __init__(self, index: Index) -> None:
         self._index = index
         self._epoch: float | None = None
-        self._next = 0.0
+        self._next = self._next_forgetting = 0.0
 
     def load(self, tx: Reading, now: float) -> None:
         """Take over. Shares must be known, and no queue."""
@@ -34,7 +37,10 @@ class Keeper:
         self._index.at(now)
 
     def keep(self, tx: Transaction, now: float, *, at_once: bool = False) -> None:
-        """Write what has changed, if it is time to."""
+        """Write what has changed, and forget those of whom nothing is left to be remembered, if it is time to."""
+        if now >= self._next_forgetting:
+            self._next_forgetting = now + FORGET_SECONDS
+            turns.forget(tx, forget(self._index))
         if not self._index.charged or (now < self._next and not at_once):
             return
         changed = self._index.charged if self._index.clock.epoch == self._epoch else None
@@ -42,7 +48,3 @@ class Keeper:
         self._epoch = self._index.clock.epoch
         self._index.charged.clear()
         self._next = now + KEEP_SECONDS
-
-    def forget(self, tx: Transaction) -> None:
-        """Drop those of whom nothing is left to be remembered."""
-        turns.forget(tx, forget(self._index))

@@ -188,6 +188,26 @@ def leave_groups(
         change(ctx, changes, reason=reason, dry_run=dry_run, force=force, output=output, client=client)
 
 
+@users.command("share")
+def set_share(
+    ctx: typer.Context,
+    user: UserArgument,
+    group: Annotated[str, typer.Argument(metavar="GROUP", help="Name of a group that he is a member of.")],
+    share: Annotated[float, typer.Argument(min=0, help="1 is usual; 0: only what the other members leave.")],
+    reason: ReasonOption,
+    dry_run: DryRunOption = False,
+    output: OutputOption = Output.TABLE,
+) -> None:
+    """Give a user a share of a group's computing, against its other members: it counts from the next match on."""
+    from schemas.entries import MemberEntry
+    from schemas.messages.registrar import Operation
+
+    with client_of(ctx) as client:
+        entry = MemberEntry(dn=client.registry.dn_of(user), group=group, share=share)
+        changes = changes_of(Operation.SET, [entry])
+        change(ctx, changes, reason=reason, dry_run=dry_run, output=output, client=client)
+
+
 @users.command("reset")
 def reset_user(
     ctx: typer.Context,

@@ -115,6 +115,7 @@ CHANGES: list[tuple[list[str], Operation, list[AnyEntry]]] = [
     (["user", "join", "jane", "a", "b"], Operation.ADD,
      [MemberEntry(dn=JANE, group="a"), MemberEntry(dn=JANE, group="b")]),
     (["user", "leave", "jane", "a"], Operation.REMOVE, [MemberEntry(dn=JANE, group="a")]),
+    (["user", "share", "jane", "a", "2.5"], Operation.SET, [MemberEntry(dn=JANE, group="a", share=2.5)]),
     (["group", "add", "g", "--fqan", "/vo", "-p", "NormalUser", "--share", "2"], Operation.ADD,
      [GroupEntry(name="g", fqan="/vo", properties=("NormalUser",), share=2.0)]),
     (["group", "set", "g", "--background"], Operation.SET, [GroupEntry(name="g", background=True)]),
