@@ -60,6 +60,7 @@ WORDS = Vocabulary(
     properties=frozenset(item.value for item in Property),
     sends={name: frozenset(sends(name)) for name in SERVICES},
     why_void=why_void,
+    alone=frozenset({Property.PRIVATE_PILOT.value}),
 )
 
 log = structlog.get_logger(__name__)

@@ -40,12 +40,14 @@ class Vocabulary:
     Attributes:
         properties: that a group may have.
         sends: service name → message types that it may send.
+        alone: properties that a group has alone or not at all.
         why_void: why a rule could never do what it says; None if it can.
     """
 
     properties: Collection[str]
     sends: Mapping[str, Collection[str]]
     why_void: Callable[[AccessRule], str | None]
+    alone: Collection[str] = ()
 
 
 def errors(draft: Draft, words: Vocabulary) -> list[str]:
@@ -116,6 +118,9 @@ def _wrong_user(draft: Draft, entry: UserEntry) -> list[str]:
 
 def _wrong_group(entry: GroupEntry, words: Vocabulary) -> list[str]:
     found = [f"there is no property {name!r}" for name in entry.properties or () if name not in words.properties]
+    alone = [name for name in entry.properties or () if name in words.alone]
+    if alone and len(set(entry.properties or ())) > 1:
+        found.append(f"{alone[0]} is for a group of its own: a group has it alone, or not at all")
     if entry.fqan:
         try:
             Fqan.parse(entry.fqan)

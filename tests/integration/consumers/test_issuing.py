@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import hashlib
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import msgspec
@@ -44,7 +45,7 @@ from tests.integration.consumers.conftest import REGISTRY
 from tests.support import pki
 from tests.support.attribute_certificates import make_ac, make_voms, with_acs
 from tests.support.jobs import put_job
-from tests.support.messages import Heard, Sender, admitted, description, pilot, service, tell
+from tests.support.messages import Heard, Sender, admitted, description, pilot, private_pilot, service, tell
 
 pytestmark = pytest.mark.integration
 
@@ -191,6 +192,42 @@ def test_only_who_holds_the_live_lease(
     with store.reading() as tx:
         (line,) = audit.query(tx)
     assert line.event == "proxy.refused"
+
+
+def test_a_private_pilot_gets_its_owners_proxies_only(store: Store, directory: Directory, authority: pki.Pki) -> None:
+    """Even if it held another's lease, which it never gets."""
+    keep(store, full_proxy(authority))
+    groups = {**REGISTRY["groups"], "vo_private": {"properties": [Property.PRIVATE_PILOT]}}
+    mine = replace(private_pilot(), identity=REAL.identity)
+    others = private_pilot("bob")
+    users = [
+        {**one, "groups": [*one["groups"], "vo_private"]} if one["dn"] in {mine.identity, others.identity} else one
+        for one in REGISTRY["users"]
+    ]
+    with store.transaction() as tx:
+        registry.seed(tx, {**REGISTRY, "groups": groups, "users": users})
+        for one in (mine, others):
+            sessions.put(tx, one.cli, one.identity, one.group, "t", "pilot", time.time())
+    running(store, 1, pilot=mine.cli)
+    running(store, 2, pilot=others.cli)
+    manager = ProxyManager(directory, VAULT)
+    assert issued(ask(store, manager, 1, sender=mine))
+    answer = ask(store, manager, 2, sender=others)
+    assert isinstance(answer, ProxyIssued)
+    assert (answer.chain, answer.reason) == ("", "the pilot may not serve this owner")
+
+
+def test_no_payload_runs_with_a_proxy_of_a_private_pilots_group(
+    store: Store, directory: Directory, authority: pki.Pki
+) -> None:
+    keep(store, full_proxy(authority))
+    groups = {**REGISTRY["groups"], "vo_user": {"fqan": "/vo", "properties": [Property.PRIVATE_PILOT]}}
+    with store.transaction() as tx:
+        registry.seed(tx, {**REGISTRY, "groups": groups})
+    running(store)
+    answer = ask(store, ProxyManager(directory, VAULT))
+    assert isinstance(answer, ProxyIssued)
+    assert answer.reason == "no payload runs with a proxy of that group"
 
 
 def test_the_suspended_get_none(store: Store, directory: Directory, authority: pki.Pki) -> None:

@@ -108,6 +108,24 @@ def test_a_new_leader_believes_it_no_more_than_the_old_one(
     assert given(hint(store, successor, put(store, 3, owner=ADA), later), MINE) == [3]
 
 
+def test_it_gets_its_owners_jobs_of_every_group_and_may_narrow_that(store: Store, matcher: Matcher) -> None:
+    prod = user("ada", group="vo_prod")
+    for queue in (put(store, 3, owner=ADA), put(store, 5, owner=prod)):
+        hint(store, matcher, queue)
+    assert given(ask(store, matcher, request(groups=("vo_prod",)), MINE), MINE) == [5]
+    assert given(ask(store, matcher, request(), MINE), MINE) == [3]
+
+
+def test_lists_of_owners_and_groups_narrow_a_generic_pilot(store: Store, matcher: Matcher) -> None:
+    prod = user("bob", group="vo_prod")
+    for queue in (put(store, 1, owner=BOB), put(store, 3, owner=ADA), put(store, 5, owner=prod)):
+        hint(store, matcher, queue)
+    narrow = request(owners=(BOB.identity,), groups=("vo_prod",))
+    assert given(ask(store, matcher, narrow, pilot()), pilot()) == [5]
+    assert given(ask(store, matcher, narrow, pilot()), pilot()) == []
+    assert set(given(ask(store, matcher, request(groups=("vo_user",)), pilot()), pilot())) == {1, 3}
+
+
 # -- how much time ------------------------------------------------------------------------------------------------
 
 

@@ -157,6 +157,15 @@ def test_all_or_nothing_with_all_errors_at_once(store: Store, keeper: RegistryKe
     assert known(store) == before
 
 
+@pytest.mark.parametrize("more", ["NormalUser", "GenericPilot", "Operator"])
+def test_a_group_of_private_pilots_is_nothing_else(store: Store, keeper: RegistryKeeper, more: str) -> None:
+    answer = refused(change(store, keeper, (ADD, GroupEntry(name="own", properties=("PrivatePilot", more)))))
+    assert [error.message for error in answer.errors] == [
+        "group own: PrivatePilot is for a group of its own: a group has it alone, or not at all"
+    ]
+    assert applied(change(store, keeper, (ADD, GroupEntry(name="own", properties=("PrivatePilot",)))))
+
+
 def test_what_is_there_is_not_added_and_what_is_not_is_not_changed(store: Store, keeper: RegistryKeeper) -> None:
     answer = refused(change(store, keeper, (ADD, UserEntry(dn=ADA)), (SET, SiteEntry(name="S9", usable=False))))
     assert [error.message for error in answer.errors] == [f"user {ADA} is there already", "there is no site S9"]

@@ -20,7 +20,7 @@ from schemas.messages.service import Refused, SandboxChunk, SandboxStored
 from schemas.messages.user import GetSandbox, PutSandbox
 from schemas.registry import Message
 from tests.support.jobs import put_job
-from tests.support.messages import Sender, admitted, chores, pilot, tell, user
+from tests.support.messages import Sender, admitted, chores, pilot, private_pilot, tell, user
 from tests.support.rules import set_limits
 
 pytestmark = pytest.mark.integration
@@ -115,6 +115,19 @@ def test_who_may_read(store: Store, consumer: SandboxStore) -> None:
         (1, SHA, BOB), (1, SHA, pilot("2")), (2, SHA, PILOT), (99, SHA, ADA), (1, "0" * 64, ADA),
     ):  # fmt: skip
         assert ask(store, consumer, GetSandbox(job=job, sha256=sha256), sender) == refused
+
+
+def test_a_private_pilot_reads_its_owners_files_only(store: Store, consumer: SandboxStore) -> None:
+    """Even if it held another's lease, which it never gets."""
+    upload(store, consumer)
+    mine, others = private_pilot("ada"), private_pilot("bob")
+    put_job(store, 1, ADA, status=S.RUNNING, pilot=mine.cli)
+    put_job(store, 2, ADA, status=S.RUNNING, pilot=others.cli)
+    with store.transaction() as tx:
+        sandboxes.bind_inputs(tx, {(1, SHA), (2, SHA)})
+    assert isinstance(ask(store, consumer, GetSandbox(job=1, sha256=SHA), mine)[0], SandboxChunk)
+    (answer,) = ask(store, consumer, GetSandbox(job=2, sha256=SHA), others)
+    assert isinstance(answer, Refused)
 
 
 def test_a_window_of_chunks(store: Store, consumer: SandboxStore) -> None:
