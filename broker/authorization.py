@@ -205,6 +205,7 @@ TABLE: Mapping[str, Rule] = {
     # facts
     "job.changed.v1": _event("job-manager", "job-state", "matcher", "optimizer", _ON_BEHALF),
     "work.waiting.v1": _event("job-manager", "job-state", "matcher", "optimizer", _ON_BEHALF),
+    "lease.ended.v1": _event("job-manager", "job-state", "matcher", _ON_BEHALF),
     "jobs.received.v1": _event("job-manager", "job-state", "optimizer", _ON_BEHALF),
     "proxy.wanted.v1": _event("matcher", _ON_BEHALF),
     "proxy.expiring.v1": _event("proxy-manager", _ON_BEHALF),

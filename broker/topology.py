@@ -241,8 +241,8 @@ QUEUES: tuple[Queue, ...] = (
     Queue(
         "matcher-hints",
         "matcher",
-        _from(Door.EVENTS, "work.waiting.v1"),
-        "task queues that have new jobs; only a hint",
+        _from(Door.EVENTS, "work.waiting.v1", "lease.ended.v1"),
+        "task queues that have new jobs, leases that have ended; only hints",
         type=QueueType.CLASSIC,
         ttl=MINUTE,
         max_length=10_000,

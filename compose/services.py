@@ -100,8 +100,11 @@ MAKERS: dict[str, Maker] = {
     "dead-letters": lambda _settings, _directory, _connection: DeadLetters(),
     "job-manager": lambda _settings, directory, _connection: JobManager(directory),
     "job-monitor": lambda _settings, directory, _connection: JobMonitor(directory=directory),
-    "job-state": lambda settings, _directory, connection: JobState(
-        settings.leases, lambda: connection.state is State.CONNECTED, _holder()
+    "job-state": lambda settings, directory, connection: JobState(
+        settings.leases,
+        lambda: connection.state is State.CONNECTED,
+        _holder(),
+        lambda: bool(directory.registry().match_limits),
     ),
     "matcher": lambda settings, directory, _connection: Matcher(settings.leases, directory, _holder()),
     "optimizer": lambda _settings, directory, _connection: Optimizer(directory=directory),

@@ -12,9 +12,9 @@ from dataclasses import fields
 import msgspec
 import structlog
 
-from schemas.job import FINAL, JobStatus
+from schemas.job import FINAL, LEASED, JobStatus
 from schemas.messages.common import MAX_SANDBOX_BYTES, SandboxFile, Usage
-from schemas.messages.event import JobChange, JobsChanged, JobsReceived, WorkWaiting
+from schemas.messages.event import MAX_ENDED, EndedLease, JobChange, JobsChanged, JobsReceived, LeasesEnded, WorkWaiting
 from schemas.messages.service import ControlJobs, Order
 
 from .batch import Batch
@@ -62,11 +62,13 @@ class Changes:
     Args:
         batch: the batch.
         source: name of the deciding service, for the history.
+        tells_ends: say which leases ended; of use only if the matcher has limits.
     """
 
-    def __init__(self, batch: Batch, source: str) -> None:
+    def __init__(self, batch: Batch, source: str, *, tells_ends: bool = False) -> None:
         self._batch = batch
         self._source = source
+        self._tells_ends = tells_ends
         self._before: dict[int, JobRow] = {}
         self._rows: dict[int, JobRow] = {}
         self._lines: list[tuple[int, Line]] = []
@@ -110,6 +112,15 @@ class Changes:
     def set(self, job: int, **values: object) -> None:
         """Change columns that are no matter of decision (figures, class, queue)."""
         self._rows[job] = msgspec.structs.replace(self._rows[job], **values)
+
+    def ended(self) -> list[EndedLease]:
+        """Leases that were live before and are not any more."""
+        return [
+            EndedLease(job=job, attempt=before.attempt)
+            for job, before in self._before.items()
+            if before.status in LEASED
+            and ((row := self._rows[job]).status not in LEASED or row.attempt != before.attempt)
+        ]
 
     def flush(self) -> None:
         """Write everything, and say it."""
@@ -192,6 +203,9 @@ class Changes:
     def _hints(self) -> None:
         if self._waiting:
             self._batch.publish(WorkWaiting(queues=tuple(sorted(self._waiting))))
+        ended = self.ended() if self._tells_ends else []
+        for start in range(0, len(ended), MAX_ENDED):
+            self._batch.publish(LeasesEnded(leases=tuple(ended[start : start + MAX_ENDED])))
         for row in self._optimize:
             self._batch.publish(JobsReceived(submission=row.submission, first=row.id, count=1))
 

@@ -201,7 +201,7 @@ class JobManager(Consumer):
         asked = message.verified.message
         if not isinstance(asked, KillJobs | DeleteJobs | RescheduleJobs):
             return DeadLetter("not a command on jobs")
-        changes = Changes(batch, self.name)
+        changes = Changes(batch, self.name, tells_ends=bool(self._directory.registry().match_limits))
         ids = sorted(set(asked.jobs))
         changes.load(ids)
         who = self._name_of(message.principal)

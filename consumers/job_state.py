@@ -49,6 +49,7 @@ class JobState(Consumer):
         settings: times.
         connected: whether the broker connection is there.
         holder: this process's name for leadership of the sweeper.
+        limited: whether somebody counts leases, and wants to know of their ends at once.
     """
 
     name = "job-state"
@@ -61,8 +62,15 @@ class JobState(Consumer):
         IdentityBlocked: "on_blocked",
     }
 
-    def __init__(self, settings: LeaseSettings, connected: Callable[[], bool], holder: str) -> None:
+    def __init__(
+        self,
+        settings: LeaseSettings,
+        connected: Callable[[], bool],
+        holder: str,
+        limited: Callable[[], bool] = lambda: False,
+    ) -> None:
         self._settings = settings
+        self._limited = limited
         self._connected = connected
         self._holder = holder
         self._outages = Outages(longest_gap=max(5.0, 3 * settings.sweep))
@@ -73,7 +81,7 @@ class JobState(Consumer):
 
     def handle(self, batch: Batch, messages: Sequence[Admitted]) -> list[Outcome]:
         """Handle a batch with one read and one write of all jobs that it names."""
-        self._changes = changes = Changes(batch, self.name)
+        self._changes = changes = Changes(batch, self.name, tells_ends=self._limited())
         self._beats, self._over = {}, []
         changes.load({job for message in messages for job in _jobs_of(message.message)})
         outcomes = [self.dispatch(batch, message) for message in messages]
@@ -224,7 +232,7 @@ class JobState(Consumer):
         self._stop_blocked(batch)
         if not self.idle:
             return  # heartbeats wait to be read: nobody is silent before they are
-        changes = Changes(batch, self.name)
+        changes = Changes(batch, self.name, tells_ends=self._limited())
         self._end_leases(batch, changes)
         self._listen(batch, changes)
         changes.flush()
@@ -242,7 +250,7 @@ class JobState(Consumer):
             )
 
     def _stop_blocked(self, batch: Batch) -> None:
-        changes = Changes(batch, self.name)
+        changes = Changes(batch, self.name, tells_ends=self._limited())
         if blocked_jobs.work(batch, changes):
             self._next_sweep = batch.now
         changes.flush()

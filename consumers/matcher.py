@@ -8,6 +8,7 @@ hints; every :data:`RECONCILE_SECONDS` it is put right. Memory grows with classe
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import ClassVar
 
 import msgspec
@@ -15,7 +16,7 @@ import structlog
 
 from broker.publisher import Letter
 from broker.subscriber import Admitted
-from schemas.messages.event import WorkWaiting
+from schemas.messages.event import EndedLease, LeasesEnded, WorkWaiting
 from schemas.messages.pilot import RequestMatch
 from schemas.messages.service import MatchResponse
 from schemas.registry import by_name
@@ -32,11 +33,12 @@ from .store.errors import NotLeader
 
 ROLE = "matcher"
 
-LEAD_SECONDS = 5.0
+LEAD_SECONDS = 3.5
 """A leader that was not heard of for so long is replaced."""
 
-RENEW_SECONDS = 1.0
-"""How often the leader says that it leads, and a standby asks: takeover within six seconds."""
+RENEW_SECONDS = 0.7
+"""How often the leader says that it leads, and a standby asks: with half a second to read what waits, another one
+leads within five seconds of its death."""
 
 RECONCILE_SECONDS = 30.0
 """How old a lost hint can grow."""
@@ -60,8 +62,8 @@ class Matcher(Consumer):
     """
 
     name = "matcher"
-    handlers: ClassVar = {RequestMatch: "", WorkWaiting: ""}
-    hints: ClassVar = frozenset({WorkWaiting})
+    handlers: ClassVar = {RequestMatch: "", WorkWaiting: "", LeasesEnded: ""}
+    hints: ClassVar = frozenset({WorkWaiting, LeasesEnded})
 
     def __init__(self, settings: LeaseSettings, directory: Directory, holder: str) -> None:
         self._settings = settings
@@ -84,8 +86,10 @@ class Matcher(Consumer):
         """Leadership, deadlines of parked requests, returned answers."""
         if self._returned or (self._matching is not None and self._matching.busy):
             return 0.0
-        deadline = self._matching.next_deadline() if self._matching is not None else None
-        return min(self._next_look, deadline or self._next_look) - now
+        if self._matching is None:
+            return self._next_look - now
+        due = self._next_look, self._matching.next_deadline(), self._matching.next_opening(now)
+        return min(time for time in due if time is not None) - now
 
     def chores(self, batch: Batch) -> None:
         """Lead or try to; then look after what waits."""
@@ -100,6 +104,7 @@ class Matcher(Consumer):
             leader.check(batch.tx, ROLE, self._epoch, now)  # a leader that was paused must not claim here either
         self._take_back(batch)
         self._matching.answer_overdue(batch)
+        self._matching.open_up(now)
         self._matching.keep_turns(batch)
         if self._matching.busy:
             self._matching.work(batch)
@@ -107,8 +112,8 @@ class Matcher(Consumer):
     def _lead(self, batch: Batch) -> None:
         epoch = leader.acquire_or_renew(batch.tx, ROLE, self._holder, batch.now, LEAD_SECONDS)
         if epoch is None:
-            if self._matching is not None:
-                log.warning("matcher.lost_leadership", epoch=self._epoch)
+            if self._epoch is not None:
+                log.warning("matcher.lost_leadership", epoch=self._epoch, holder=self._holder)
             self._epoch, self._matching = None, None
             return
         if epoch != self._epoch or self._matching is None:
@@ -118,8 +123,18 @@ class Matcher(Consumer):
             self._matching.load(batch)
             self._next_reconcile = batch.now + RECONCILE_SECONDS
         elif batch.now >= self._next_reconcile or self._matching.outdated:
-            self._matching.reconcile()
+            self._matching.reconcile(batch)
             self._next_reconcile = batch.now + RECONCILE_SECONDS
+
+    def stop(self, batch: Batch) -> None:
+        """Another one may lead at once."""
+        if self._epoch is not None:
+            with suppress(NotLeader):
+                leader.check(batch.tx, ROLE, self._epoch, batch.now)
+                if self._matching is not None:
+                    self._matching.keep_turns(batch, at_once=True)
+            leader.release(batch.tx, ROLE, self._epoch)
+        self._epoch, self._matching = None, None
 
     def on_rollback(self) -> None:
         """The index may tell of claims that were undone: build it anew."""
@@ -135,6 +150,7 @@ class Matcher(Consumer):
             raise NotLeader(ROLE)
         leader.check(batch.tx, ROLE, self._epoch, batch.now)
         hinted: set[int] = set()
+        ended: list[EndedLease] = []
         asked: list[Asked] = []
         outcomes: list[Outcome] = []
         for message in messages:
@@ -142,11 +158,15 @@ class Matcher(Consumer):
                 case WorkWaiting(queues=queues):
                     hinted.update(queues)
                     outcomes.append(ACK)
+                case LeasesEnded(leases=leases):
+                    ended.extend(leases)
+                    outcomes.append(ACK)
                 case RequestMatch() as request:
                     asked.append(Asked.of(message, request, batch.now))
                     outcomes.append(ACK)
                 case _:
-                    outcomes.append(DeadLetter("neither match.request nor work.waiting"))
+                    outcomes.append(DeadLetter("neither match.request nor a hint"))
+        matching.ended(ended)
         matching.serve(batch, asked, hinted)
         self._note_offers(batch, asked)
         return outcomes
@@ -186,6 +206,7 @@ class Matcher(Consumer):
         changes.flush()
         parked.remove_clients(batch.tx, {letter.audience for letter in returned})
         if self._matching is not None:
+            self._matching.ended(changes.ended())
             self._matching.forget({letter.audience for letter in returned})
             queues = {row.queue_id for job, _, _ in lost if (row := changes.get(job)) is not None}
             self._matching.serve(batch, [], {queue for queue in queues if queue is not None})

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import islice
 
 import msgspec
 
 from schemas.job import JobStatus
 from schemas.messages.common import MAX_INLINE_BYTES, InputFile, SandboxFile
-from schemas.messages.event import JobChange, ProxyWanted
+from schemas.messages.event import EndedLease, JobChange, ProxyWanted
+from schemas.messages.pilot import Offer
 from schemas.messages.service import Match, MatchResponse
 
 from ..batch import Batch
@@ -16,9 +18,12 @@ from ..changes import Changes
 from ..domain.choose import NoMatch, why_not
 from ..domain.facts import Unroutable
 from ..domain.index import Index
-from ..store import sandboxes, submission_proxies
+from ..domain.requirements import not_theirs
+from ..store import sandboxes
 from ..store.rows import Claimed
 from .asked import Asked
+from .limiting import Limiting
+from .rights import Rights
 
 MAX_RESPONSE_BYTES = 6 << 20
 """Matches of one answer, about: the pilot refuses a message above 8 MiB, and with it everybody's jobs in it. A single
@@ -27,16 +32,28 @@ match stays far below (descriptions and copies of input data are bounded)."""
 MAX_REASONS = 10
 """Reasons in an empty answer."""
 
+MAX_REASON = 500
+"""Characters of each."""
+
+GONE = "what fits was given to others meanwhile"
+
+MAX_OWNERS = 256
+"""Owners whose rights are looked at for an empty answer."""
+
 
 class Answers:
     """Makes answers. Keeps the contents of small input files, which many jobs share.
 
     Args:
         index: for the reasons.
+        limits: likewise; they are told what waits on.
+        rights: likewise.
     """
 
-    def __init__(self, index: Index) -> None:
+    def __init__(self, index: Index, limits: Limiting, rights: Rights) -> None:
         self._index = index
+        self._limits = limits
+        self._rights = rights
         self._contents: dict[str, bytes] = {}
         self._contents_bytes = 0
 
@@ -47,26 +64,35 @@ class Answers:
             What became of the jobs.
         """
         contents = self._inline(batch, [claimed for one in at_work for claimed in one.claimed])
-        own = submission_proxies.having(batch.tx, {claimed.submission for one in at_work for claimed in one.claimed})
-        _give_back(batch, at_work, contents)
+        self._limits.ended(_give_back(batch, at_work, contents))
         changed: list[JobChange] = []
         for one in at_work:
             if one.claimed:
-                self._respond(batch, one, contents, own)
+                self._respond(batch, one, contents)
                 changed.extend(_matched(claimed, one, batch.now) for claimed in one.claimed)
         return changed
 
     def say_why_not(self, batch: Batch, one: Asked) -> None:
         """Answer that there is nothing, and why."""
-        reasons = NoMatch(why_not(one.offer(batch.now), self._index)).texts()[:MAX_REASONS]
+        offer = one.offer(batch.now)
+        fitting = self._index.classes.fitting(offer)
+        closed = self._limits.closed_for(offer, batch.now)
+        found = why_not(offer, self._index, closed=closed)
+        more = [*_unserved(self._index, one, offer, fitting, self._rights, batch.now)] if fitting else []
+        if closed is not None and not offer.owners:  # what others' limits are is nothing for a private pilot
+            more.extend(islice(closed.texts(fitting, self._index), MAX_REASONS // 2))
+        if not found and not more and any(group.mask & fitting for group in self._index.groups.values()):
+            more.append(GONE)
+        texts = NoMatch(found).texts()[: MAX_REASONS - len(more)] if found or not more else ()
+        reasons = tuple(text[:MAX_REASON] for text in (*texts, *more))
         _say(batch, one, MatchResponse(slot=one.request.slot, reasons=reasons))
 
-    def _respond(self, batch: Batch, one: Asked, contents: dict[str, bytes], own: Collection[int]) -> None:
-        """Answer with what was claimed; jobs of the submissions in ``own`` have proxies that serve no other."""
+    def _respond(self, batch: Batch, one: Asked, contents: dict[str, bytes]) -> None:
+        """Answer with what was claimed; the proxy of a job that has its own serves no other."""
         wanted: set[tuple[str, str]] = set()
         matches = []
         for claimed in one.claimed:
-            if claimed.submission in own:
+            if claimed.own_proxy:
                 matches.append(msgspec.structs.replace(_match(claimed, -1, contents), own_proxy=True))
                 continue
             place = one.csr_of[claimed.owner, claimed.grp]
@@ -106,6 +132,31 @@ class Answers:
         return self._contents
 
 
+def _unserved(index: Index, one: Asked, offer: Offer, fitting: int, rights: Rights, now: float) -> Iterator[str]:
+    """What of all that fits an offer is kept from this pilot by its owners' rights, or for want of a proxy."""
+    barred = keyless = 0
+    theirs = (
+        (group.name, owner.name)
+        for group in index.groups.values()
+        if group.mask & fitting
+        for owner in group.owners.values()
+        if owner.mask & fitting and not_theirs(offer, owner.name, group.name) is None
+    )
+    for group, owner in islice(theirs, MAX_OWNERS):
+        if rights.is_barred(owner, group, offer.site):
+            barred += 1
+        elif one.proxy_place(owner, group, now) is None:
+            keyless += 1
+    if barred:
+        yield f"{_owners(barred)}: rules, or the loss of their rights, keep their jobs from site {offer.site}"
+    if keyless:
+        yield f"{_owners(keyless)}: the request brought no certificate request for their proxies"
+
+
+def _owners(count: int) -> str:
+    return f"{count} owner{'' if count == 1 else 's'}"
+
+
 def _say(batch: Batch, one: Asked, response: MatchResponse) -> None:
     if one.message is not None:
         batch.answer(one.message, response)
@@ -113,8 +164,8 @@ def _say(batch: Batch, one: Asked, response: MatchResponse) -> None:
         batch.tell(one.client, response, one.correlation)
 
 
-def _give_back(batch: Batch, at_work: Sequence[Asked], contents: Mapping[str, bytes]) -> None:
-    """What does not fit into one answer waits on, uncharged."""
+def _give_back(batch: Batch, at_work: Sequence[Asked], contents: Mapping[str, bytes]) -> list[EndedLease]:
+    """What does not fit into one answer waits on, uncharged; its leases are over."""
     excess: list[tuple[Claimed, str]] = []
     for one in at_work:
         total, kept = 0, 0
@@ -125,12 +176,14 @@ def _give_back(batch: Batch, at_work: Sequence[Asked], contents: Mapping[str, by
             kept += 1
         excess.extend((claimed, one.client) for claimed in one.claimed[kept:])
         del one.claimed[kept:]
-    if excess:
-        changes = Changes(batch, "matcher")
-        changes.load([claimed.job for claimed, _ in excess])
-        for claimed, client in excess:
-            changes.decide(claimed.job, Unroutable(claimed.attempt, client))
-        changes.flush()
+    if not excess:
+        return []
+    changes = Changes(batch, "matcher")
+    changes.load([claimed.job for claimed, _ in excess])
+    for claimed, client in excess:
+        changes.decide(claimed.job, Unroutable(claimed.attempt, client))
+    changes.flush()
+    return changes.ended()
 
 
 def _carried(claimed: Claimed) -> Iterator[SandboxFile]:

@@ -39,6 +39,7 @@ class Asked:
         claimed: jobs that are its now.
         packing: its offer, as far as it is filled.
         placed: job → its place there.
+        kept: why it gets nothing although something fits (:mod:`consumers.domain.reservations`); else empty.
         csr_of: (owner, group) → place of the certificate request that serves for them; -1: the pilot holds a proxy.
     """
 
@@ -53,6 +54,7 @@ class Asked:
     claimed: list[Claimed] = field(default_factory=list)
     packing: Packing | None = None
     placed: dict[int, Placed] = field(default_factory=dict)
+    kept: str = ""
     csr_of: dict[tuple[str, str], int] = field(default_factory=dict)
 
     @classmethod

@@ -13,18 +13,23 @@ from math import inf
 import msgspec
 
 from schemas.envelope import reply_queue
-from schemas.messages.pilot import RequestMatch
+from schemas.limits import Attribute
+from schemas.messages.event import EndedLease
+from schemas.messages.pilot import Offer, RequestMatch
 
 from ..batch import Batch
 from ..changes import publish_changes
 from ..directory import Directory
-from ..domain.choose import NoMatch, reserve
+from ..domain.choose import Choice, Closed, NoMatch, Serves, reserve
 from ..domain.index import Index
+from ..domain.packing import Packing
+from ..domain.running_limits import queues_of
 from ..settings import LeaseSettings
 from ..store import jobs, parked
 from ..store.rows import Claim
 from .answers import Answers
 from .asked import Asked, Key
+from .limiting import Limiting
 from .lobby import Lobby
 from .pages import Pages
 from .rights import Rights
@@ -61,14 +66,15 @@ class Matching:
         self._lobby = Lobby()
         self._doubts: dict[int, float] = {}
         self._reconciled = 0
+        self._limits = Limiting(self._index)
         self._turns = Keeper(self._index)
-        self._answers = Answers(self._index)
+        self._answers = Answers(self._index, self._limits, self._rights)
 
     # -- from the store -----------------------------------------------------------------------------------------
 
     def load(self, batch: Batch) -> None:
         """Everything, at a takeover."""
-        self._rights.note(self._index)
+        self._note_registry(batch)
         self._turns.load(batch.tx, batch.now)
         self._stock.begin()
         while self._stock.under_way:
@@ -83,17 +89,19 @@ class Matching:
         """Whether the registry has changed since this last looked: parked requests may have become answerable."""
         return self._rights.outdated
 
-    def reconcile(self) -> None:
-        """Compare all queues with the store, slice by slice (:meth:`work`): hints may have been lost."""
-        self._note_registry()
+    def reconcile(self, batch: Batch) -> None:
+        """Compare all queues and leases with the store, slice by slice (:meth:`work`): hints may have been lost."""
+        self._note_registry(batch)
+        self._limits.begin()
         self._reconciled += 1
         if self._reconciled % DOUBT_ALL == 0:
             self.doubt(self._index)
         self._stock.begin()
 
-    def _note_registry(self) -> None:
+    def _note_registry(self, batch: Batch) -> None:
         if self._rights.note(self._index):
             self.doubt(self._index)  # who waits may run elsewhere now, or other owners' jobs here
+            self._limits.note(batch.tx, self._rights.match_limits, batch.now)
 
     def doubt(self, ids: Iterable[int]) -> None:
         """Parked requests may fit these queues now although nothing came: look, slice by slice (:meth:`work`)."""
@@ -102,11 +110,13 @@ class Matching:
     @property
     def busy(self) -> bool:
         """Whether :meth:`work` has something to do."""
-        return bool(self._doubts) or self._stock.under_way
+        return bool(self._doubts) or self._stock.under_way or self._limits.under_way
 
     def work(self, batch: Batch) -> None:
         """Do a slice of what is in no hurry."""
-        self._note_registry()
+        self._note_registry(batch)
+        self._limits.go_on(batch.tx)
+        self.open_up(batch.now)
         self.doubt(self._stock.go_on(batch.tx))
         if not self._lobby:
             self._doubts.clear()
@@ -118,21 +128,22 @@ class Matching:
 
     def serve(self, batch: Batch, asked: Sequence[Asked], hinted: Collection[int]) -> None:
         """Answer requests, and those parked ones for which the hinted queues have work."""
-        self._note_registry()
+        self._note_registry(batch)
         self._stock.refresh(batch.tx, hinted)
         self._pages.fill_up(batch.tx)
         self._match(batch, asked, dict.fromkeys(hinted, inf))
 
     def _match(self, batch: Batch, asked: Sequence[Asked], hinted: Mapping[int, float]) -> None:
         newest = {one.key: one for one in asked}
-        for key in newest:
+        replaced = {key for key in newest if key in self._lobby}
+        for key in replaced:
             self._lobby.drop(key)
         at_work = [*self._concerned(batch, hinted), *newest.values()]
         spoken_for: set[int] = set()
         for _ in range(ROUNDS):
             if not self._round(batch, at_work, spoken_for):
                 break
-        self._answer(batch, at_work, known={one.key for one in newest.values()})
+        self._answer(batch, at_work, newest.keys(), replaced)
         self._turns.keep(batch.tx, batch.now)
 
     def keep_turns(self, batch: Batch, *, at_once: bool = False) -> None:
@@ -142,12 +153,13 @@ class Matching:
     def _concerned(self, batch: Batch, hinted: Mapping[int, float]) -> list[Asked]:
         """Parked requests that fit a hinted queue, newest first."""
         while True:
-            keys, more = self._lobby.concerned(self._index, hinted, self._rights.is_barred, batch.now)
+            rooms = self._limits.rooms(batch.now)
+            keys, more = self._lobby.concerned(self._index, hinted, self._rights.is_barred, batch.now, rooms)
             # The store knows better: a pilot that said goodbye to job-state is not to be given anything.
             gone = keys - parked.present(batch.tx, {client for client, _ in keys})
             if not gone:
                 self._doubts.update(more)
-                return sorted((self._lobby[key] for key in keys), key=lambda one: -one.since)
+                return self._lobby.newest_first(keys)
             for key in gone:
                 self._lobby.drop(key)
 
@@ -167,8 +179,12 @@ class Matching:
         for one, choice, job in picks:
             if job in claimed:
                 one.claimed.append(claimed[job])
+                self._limits.claimed(claimed[job])
             else:
+                self._limits.missed(job)
                 missed = True
+                if one.packing is not None:
+                    one.packing.give_back(one.placed.pop(job))
                 if choice.queue_id in self._index:
                     self._index.refund(choice.queue_id, choice.charge)
         for one in at_work:
@@ -184,11 +200,20 @@ class Matching:
                 return False
             return one.proxy_place(owner, group, batch.now) is not None
 
+        packing = one.packing = one.packing or Packing(offer)
+        closed = self._limits.closed_for(offer, batch.now)
+        queue = self._kept_for(one, offer, batch.now, serves, closed)
         while len(one.choices) < one.wanted:
-            chosen = reserve(offer, self._index, batch.now, 1, serves)
-            if isinstance(chosen, NoMatch):
-                return
-            choice = chosen[0]
+            choice = self._reserve(packing.left, batch.now, serves, closed if queue is None else Only(queue, closed))
+            if choice is None and queue is None and packing.next_round():
+                continue
+            if queue is not None and (choice is not None or self._index.classes.fitting(offer) >> queue.place & 1):
+                self._reservations.release(one.key)  # it has what it was kept for, or will not get it
+                one.kept, queue = "", None
+            if choice is None:
+                if one.kept or packing.tried(self._index.classes.fitting(packing.left)):
+                    return
+                continue
             queue = self._index.queue(choice.queue_id)
             job = self._pages.next_job(batch.tx, choice, spoken_for)
             if job is None:
@@ -197,11 +222,22 @@ class Matching:
             if place is not None:
                 one.csr_of[queue.owner.name, queue.group.name] = place
             spoken_for.add(job)
+            self._limits.chosen(offer, choice, job, batch.now)
+            closed = self._limits.closed_for(offer, batch.now)
             one.choices.append((choice, job))
+            one.placed[job] = packing.place(queue.requirements)
+
+    def _reserve(self, offer: Offer, now: float, serves: Serves, closed: Closed | None) -> Choice | None:
+        if not offer.processors or not self._index.classes.fitting(offer):
+            return None
+        chosen = reserve(offer, self._index, now, 1, serves, closed)
+        return None if isinstance(chosen, NoMatch) else chosen[0]
 
     # -- answering and parking ----------------------------------------------------------------------------------
 
-    def _answer(self, batch: Batch, at_work: Sequence[Asked], known: Collection[Key]) -> None:
+    def _answer(
+        self, batch: Batch, at_work: Sequence[Asked], known: Collection[Key], replaced: Collection[Key]
+    ) -> None:
         changed = self._answers.give(batch, at_work)
         park: list[Asked] = []
         unpark: set[Key] = set()
@@ -210,7 +246,7 @@ class Matching:
                 # A request that was answered at once replaces an older parked one of its slot, too.
                 unpark.add(one.key)
             elif one.key not in known:
-                one.csr_of = {}  # all that was chosen for it was gone: its certificate requests are unused
+                one.renew()  # all that was chosen for it was gone: its certificate requests are unused
             elif one.deadline > batch.now and self._lobby.has_room(one.client):
                 park.append(one)
             else:
@@ -218,7 +254,8 @@ class Matching:
                 self._answers.say_why_not(batch, one)
         if changed:
             publish_changes(batch, changed)
-        self._unpark(batch, unpark)
+        # Most requests were never parked, and who leads knows all that are: then there is no row to look for.
+        self._unpark(batch, {key for key in unpark if key in replaced or key not in known})
         parked.put(batch.tx, [_row(one) for one in park])
         for one in park:
             self._lobby.keep(one)
@@ -239,6 +276,23 @@ class Matching:
             self._answers.say_why_not(batch, one)
         if overdue:
             self._unpark(batch, {one.key for one in overdue})
+
+    # -- limits -------------------------------------------------------------------------------------------------
+
+    def ended(self, leases: Iterable[EndedLease]) -> None:
+        """These leases are over: there may be room for others (:meth:`open_up`)."""
+        self._limits.ended(leases)
+
+    def next_opening(self, now: float) -> float | None:
+        """When a limit will let something start that it holds now, as far as is known and anybody waits for it."""
+        return self._limits.next_opening(now) if self._lobby else None
+
+    def open_up(self, now: float) -> None:
+        """Look anew for those whom limits held that hold no more."""
+        for one in self._limits.take_opened(now):
+            site = one.values.get(Attribute.SITE)
+            if self._lobby and (site is None or self._lobby.has_site(site)):
+                self.doubt(queues_of(one, self._index))
 
     def forget(self, clients: Collection[str]) -> None:
         """These clients are gone."""

@@ -13,6 +13,9 @@ from .common import Attempt, Epoch, JobId, Name, Text, Value
 EVENTS = "events"
 """Audience of every event: facts have many readers."""
 
+MAX_ENDED = 1000
+"""Leases in one event: 40 bytes each."""
+
 
 class JobChange(Value, frozen=True, kw_only=True):
     """One change of one job.
@@ -47,6 +50,20 @@ class WorkWaiting(Message, frozen=True, kw_only=True):
     """These task queues have new waiting jobs: a hint to the matcher; the store is the truth."""
 
     queues: tuple[int, ...]
+
+
+class EndedLease(Value, frozen=True, kw_only=True):
+    """One lease that is over."""
+
+    job: JobId
+    attempt: Attempt
+
+
+@register("lease.ended.v1", Kind.EVENT, EVENTS, lifetime=HOUR)
+class LeasesEnded(Message, frozen=True, kw_only=True):
+    """These jobs run no more: a hint to the matcher where there are limits; the store is the truth."""
+
+    leases: Annotated[tuple[EndedLease, ...], Meta(max_length=MAX_ENDED)]
 
 
 @register("jobs.received.v1", Kind.EVENT, EVENTS, lifetime=30 * DAY)

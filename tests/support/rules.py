@@ -5,8 +5,9 @@ from __future__ import annotations
 from msgspec.structs import asdict
 
 from consumers.store import Store, counters, sql
-from consumers.store.tables.identity import access_rules, limits
+from consumers.store.tables.identity import access_rules, limits, match_limits
 from schemas.access import AccessRule, Limit
+from schemas.limits import MatchLimit
 
 VERSION = "registry"
 """Counter that readers of the registry look at."""
@@ -25,6 +26,14 @@ def set_limits(store: Store, *some: Limit) -> None:
     with store.transaction() as tx:
         sql.run(tx, limits.delete())
         sql.insert(tx, limits, [_plain(limit) for limit in some])
+        counters.reserve(tx, VERSION, 1)
+
+
+def set_match_limits(store: Store, *some: MatchLimit) -> None:
+    """The matcher's limits from now on."""
+    with store.transaction() as tx:
+        sql.run(tx, match_limits.delete())
+        sql.insert(tx, match_limits, [asdict(limit) for limit in some])
         counters.reserve(tx, VERSION, 1)
 
 
