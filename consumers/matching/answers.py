@@ -83,6 +83,8 @@ class Answers:
             more.extend(islice(closed.texts(fitting, self._index), MAX_REASONS // 2))
         if not found and not more and any(group.mask & fitting for group in self._index.groups.values()):
             more.append(GONE)
+        if one.kept:
+            more.insert(0, one.kept)
         texts = NoMatch(found).texts()[: MAX_REASONS - len(more)] if found or not more else ()
         reasons = tuple(text[:MAX_REASON] for text in (*texts, *more))
         _say(batch, one, MatchResponse(slot=one.request.slot, reasons=reasons))

@@ -71,6 +71,12 @@ class Lobby:
         else:
             self._parked.remove(key)
 
+    def let_go(self, key: Key) -> None:
+        """It is kept for nothing any more."""
+        if key in self._waiting:
+            self._waiting[key].kept = ""
+            self.show(key)
+
     def drop(self, key: Key) -> None:
         """It waits no more."""
         one = self._waiting.pop(key, None)

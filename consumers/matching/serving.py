@@ -15,20 +15,20 @@ import msgspec
 from schemas.envelope import reply_queue
 from schemas.limits import Attribute
 from schemas.messages.event import EndedLease
-from schemas.messages.pilot import Offer, RequestMatch
+from schemas.messages.pilot import RequestMatch
 
 from ..batch import Batch
 from ..changes import publish_changes
 from ..directory import Directory
-from ..domain.choose import Choice, Closed, NoMatch, Serves, reserve
 from ..domain.index import Index
-from ..domain.packing import Packing
+from ..domain.reservations import Reservations
 from ..domain.running_limits import queues_of
 from ..settings import LeaseSettings
 from ..store import jobs, parked
 from ..store.rows import Claim
 from .answers import Answers
 from .asked import Asked, Key
+from .choosing import Chooser
 from .limiting import Limiting
 from .lobby import Lobby
 from .pages import Pages
@@ -66,8 +66,10 @@ class Matching:
         self._lobby = Lobby()
         self._doubts: dict[int, float] = {}
         self._reconciled = 0
+        self._reservations = Reservations(self._index)
         self._limits = Limiting(self._index)
         self._turns = Keeper(self._index)
+        self._chooser = Chooser(self._index, self._pages, self._rights, self._limits, self._reservations)
         self._answers = Answers(self._index, self._limits, self._rights)
 
     # -- from the store -----------------------------------------------------------------------------------------
@@ -167,7 +169,7 @@ class Matching:
         """Choose, page and claim once; whether another round could help."""
         for one in at_work:
             if one.wanted > 0:
-                self._choose(batch, one, spoken_for)
+                self._chooser.choose(batch, one, spoken_for)
         picks = [(one, choice, job) for one in at_work for choice, job in one.choices]
         if not picks:
             return False
@@ -191,48 +193,6 @@ class Matching:
             one.choices = []
         return missed
 
-    def _choose(self, batch: Batch, one: Asked, spoken_for: set[int]) -> None:
-        """Choose job by job: what a pilot can serve changes with each certificate request that is used up."""
-        offer = one.offer(batch.now)
-
-        def serves(group: str, owner: str) -> bool:
-            if self._rights.is_barred(owner, group, offer.site):
-                return False
-            return one.proxy_place(owner, group, batch.now) is not None
-
-        packing = one.packing = one.packing or Packing(offer)
-        closed = self._limits.closed_for(offer, batch.now)
-        queue = self._kept_for(one, offer, batch.now, serves, closed)
-        while len(one.choices) < one.wanted:
-            choice = self._reserve(packing.left, batch.now, serves, closed if queue is None else Only(queue, closed))
-            if choice is None and queue is None and packing.next_round():
-                continue
-            if queue is not None and (choice is not None or self._index.classes.fitting(offer) >> queue.place & 1):
-                self._reservations.release(one.key)  # it has what it was kept for, or will not get it
-                one.kept, queue = "", None
-            if choice is None:
-                if one.kept or packing.tried(self._index.classes.fitting(packing.left)):
-                    return
-                continue
-            queue = self._index.queue(choice.queue_id)
-            job = self._pages.next_job(batch.tx, choice, spoken_for)
-            if job is None:
-                continue  # the counts were put right meanwhile
-            place = one.proxy_place(queue.owner.name, queue.group.name, batch.now)
-            if place is not None:
-                one.csr_of[queue.owner.name, queue.group.name] = place
-            spoken_for.add(job)
-            self._limits.chosen(offer, choice, job, batch.now)
-            closed = self._limits.closed_for(offer, batch.now)
-            one.choices.append((choice, job))
-            one.placed[job] = packing.place(queue.requirements)
-
-    def _reserve(self, offer: Offer, now: float, serves: Serves, closed: Closed | None) -> Choice | None:
-        if not offer.processors or not self._index.classes.fitting(offer):
-            return None
-        chosen = reserve(offer, self._index, now, 1, serves, closed)
-        return None if isinstance(chosen, NoMatch) else chosen[0]
-
     # -- answering and parking ----------------------------------------------------------------------------------
 
     def _answer(
@@ -247,6 +207,8 @@ class Matching:
                 unpark.add(one.key)
             elif one.key not in known:
                 one.renew()  # all that was chosen for it was gone: its certificate requests are unused
+                if one.kept:
+                    self._lobby.show(one.key)
             elif one.deadline > batch.now and self._lobby.has_room(one.client):
                 park.append(one)
             else:
@@ -288,7 +250,12 @@ class Matching:
         return self._limits.next_opening(now) if self._lobby else None
 
     def open_up(self, now: float) -> None:
-        """Look anew for those whom limits held that hold no more."""
+        """Look anew for those whom limits held that hold no more, and for pilots that are kept no more."""
+        over = self._reservations.review(now)
+        for key in over:
+            self._lobby.let_go(key)
+        if over:
+            self.doubt(self._index)
         for one in self._limits.take_opened(now):
             site = one.values.get(Attribute.SITE)
             if self._lobby and (site is None or self._lobby.has_site(site)):

@@ -12,8 +12,10 @@ from broker.topology import Queue
 from consumers.batch import Batch
 from consumers.directory import Directory
 from consumers.domain.requirements import Requirements
+from consumers.domain.reservations import PATIENCE, Reservation
 from consumers.matcher import LEAD_SECONDS, RECONCILE_SECONDS, Matcher
-from consumers.matching import Asked, Matching
+from consumers.matching import Asked, Matching, lobby
+from consumers.matching.choosing import KEPT
 from consumers.settings import LeaseSettings
 from consumers.store import Store, dead, jobs, parked, queues, registry
 from consumers.store.errors import NotLeader
@@ -201,7 +203,7 @@ def test_a_parked_request_whose_jobs_were_gone_keeps_its_certificate_requests(st
     [one] = [matching._lobby[key] for key in matching._lobby]
     one.csr_of = {(ADA.identity, ADA.group): 0}  # chosen, and not claimed: another transaction was faster
     with store.transaction() as tx:
-        matching._answer(Batch(tx, NOW), [one], known=())
+        matching._answer(Batch(tx, NOW), [one], known=(), replaced=())
     assert one.proxy_place(BOB.identity, BOB.group, NOW) == 0
 
 
@@ -348,3 +350,92 @@ def test_jobs_of_whom_a_rule_bars_from_a_site_wait_for_another(
     set_rules(store)
     directory.forget()
     assert given(hint(store, matcher, put(3)), P2) == [2, 3]  # both of its slots
+
+
+def test_the_order_of_an_owners_jobs_is_exact_across_his_queues(store: Store, put: Put, matcher: Matcher) -> None:
+    """Each page tells how old the next job is; a queue is not served for its oldest job's sake."""
+    queues_ = {put(*range(first, 40, 3), sites=sites) for first, sites in ((1, ()), (2, ("S1",)), (3, ("S1", "S2")))}
+    tell(store, matcher, [admitted(WorkWaiting(queues=tuple(queues_)), HINT)], NOW)
+    order = [given(ask(store, matcher, (request(), pilot(str(turn)))), pilot(str(turn))) for turn in range(39)]
+    assert order == [[job] for job in range(1, 40)]
+
+
+def test_a_job_that_comes_back_is_next_again(store: Store, put: Put, matcher: Matcher) -> None:
+    queue = put(*range(2, 30))
+    hint(store, matcher, queue)
+    assert given(ask(store, matcher, (request(), P1)), P1) == [2]
+    put(1)
+    hint(store, matcher, queue)
+    assert given(ask(store, matcher, (request(), P2)), P2) == [1]
+
+
+def test_a_hint_wakes_only_as_many_pilots_as_there_are_jobs(store: Store, put: Put, matcher: Matcher) -> None:
+    pilots = [pilot(str(number)) for number in range(20)]
+    ask(store, matcher, *((request(wait=600), one) for one in pilots))
+    matching = matcher._matching
+    assert matching is not None
+    heard = hint(store, matcher, put(1, 2, 3))
+    assert [given(heard, one) for one in pilots] == [[]] * 17 + [[3], [2], [1]]
+    assert len(waiting(store)) == 17
+    assert not matching.busy
+
+
+def test_many_parked_pilots_are_woken_in_slices(
+    store: Store, put: Put, matcher: Matcher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lobby, "AT_ONCE", 3)
+    pilots = [pilot(str(number)) for number in range(8)]
+    ask(store, matcher, *((request(wait=600), one) for one in pilots))
+    hint(store, matcher, put(*range(1, 11)))
+    assert len(waiting(store)) == 5
+    for left in (2, 0):
+        assert matcher.due_in(NOW) == 0.0
+        chores(store, matcher, NOW)
+        assert len(waiting(store)) == left
+    assert matcher.due_in(NOW) != 0.0
+
+
+def test_an_offer_is_filled_side_by_side_and_one_after_the_other(store: Store, put: Put, matcher: Matcher) -> None:
+    hint(store, matcher, put(*range(1, 31)))  # one processor and 360 s of CPU each
+    offer = Offer(site="S1", cpu_seconds=800, wall_seconds=800, processors=4, memory_mb=1e5, disk_mb=1e5)
+    asked = RequestMatch(slot="main", offer=offer, jobs=20, wait_seconds=60, csrs=(b"csr",))
+    assert len(given(ask(store, matcher, (asked, P1)), P1)) == 8, "four beside each other, twice"
+
+
+def test_a_pilot_is_kept_for_a_whole_node_job_that_waited_long(store: Store, matcher: Matcher) -> None:
+    small, large = Requirements(), Requirements(whole_node=True)
+    with store.transaction() as tx:
+        ids = queues.class_ids(tx, {one.digest(): one.to_json() for one in (small, large)})
+        keys = [(ids[one.digest()], who.identity, who.group) for one, who in ((small, ADA), (large, BOB))]
+        found = queues.queue_ids(tx, keys)
+    put_job(store, 1, BOB, class_id=keys[1][0], queue_id=found[keys[1]], submitted=NOW - PATIENCE - 100)
+    for job in range(2, 6):
+        put_job(store, job, ADA, class_id=keys[0][0], queue_id=found[keys[0]], submitted=NOW - 10)
+    tell(store, matcher, [admitted(WorkWaiting(queues=tuple(found.values())), HINT)], NOW)
+
+    def part(free: int) -> RequestMatch:
+        offer = Offer(site="S1", cpu_seconds=1e9, wall_seconds=1e9, processors=free, memory_mb=1e6, disk_mb=1e6,
+                      whole_node=free == 8, total_processors=8, total_memory_mb=1e6)  # fmt: skip
+        return RequestMatch(slot="main", offer=offer, jobs=free, wait_seconds=1.5, csrs=(b"1", b"2"))
+
+    assert given(ask(store, matcher, (request(), P2)), P2) == [2], "after this it is Bob's turn"
+    assert given(ask(store, matcher, (part(2), P1)), P1) == []
+    assert given(hint(store, matcher, found[keys[0]]), P1) == []
+    [answer] = chores(store, matcher, NOW + 2).to(P1)
+    assert isinstance(answer, MatchResponse)
+    assert KEPT in answer.reasons
+    assert given(ask(store, matcher, (part(8), P1), now=NOW + 3), P1) == [1, 3, 4, 5], "and others behind it"
+
+
+def test_a_pilot_is_kept_no_longer_when_the_job_is_gone(store: Store, put: Put, matcher: Matcher) -> None:
+    matching = matcher._matching
+    assert matching is not None
+    ask(store, matcher, (request(wait=600), P1))
+    [one] = [matching._lobby[key] for key in matching._lobby]
+    one.kept = KEPT
+    matching._lobby.show(one.key)
+    queue = put(1)
+    assert given(hint(store, matcher, queue), P1) == []
+    matching._reservations._held[one.key] = Reservation(999, NOW, NOW)
+    chores(store, matcher, NOW + 1)
+    assert job_of(store, 1).pilot == P1.cli
