@@ -1,7 +1,7 @@
 """Where questions about waiting jobs are put, and answers fetched: in a thread of its own, outside of any transaction.
 
 Promises: a question never holds the writer of the store, and one that takes long delays no other work of its consumer;
-snapshots are taken only while somebody asks, and take a bounded share of the time; questions are bounded per client
+snapshots are taken only while somebody asks, and take a bounded share of the time; questions are bounded per identity
 and in all. An answer that is lost is not made good: who misses one asks again.
 """
 
@@ -32,8 +32,8 @@ KEEP_FACTOR = 10.0
 MAX_PENDING = 256
 """Questions that wait; more are refused."""
 
-MAX_PER_CLIENT = 8
-"""Questions of one client that wait: a page asks for a few at once, a script that floods is told to wait."""
+MAX_EACH = 8
+"""Questions of one identity that wait, by whichever clients: a page asks for a few at once, and a flood is refused."""
 
 POLL_SECONDS = 0.01
 """How often it is looked whether an answer is ready."""
@@ -62,7 +62,7 @@ class Desk:
         self._monotonic = monotonic
         self._worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="why")
         self._pending: deque[_Pending] = deque()
-        self._clients: Counter[str] = Counter()
+        self._asking: Counter[str] = Counter()
         self._snapshot: Snapshot | None = None
         self._keep_until = float("-inf")
 
@@ -82,9 +82,9 @@ class Desk:
 
     def put(self, question: Question, now: float) -> Message | None:
         """Take a question; a refusal if there are too many."""
-        if len(self._pending) >= MAX_PENDING or self._clients[question.client] >= MAX_PER_CLIENT:
+        if len(self._pending) >= MAX_PENDING or self._asking[question.principal.identity] >= MAX_EACH:
             return refused(question.message, "limit", BUSY)
-        self._clients[question.client] += 1
+        self._asking[question.principal.identity] += 1
         self._pending.append(_Pending(question, self._worker.submit(self._answer, question, now)))
         return None
 
@@ -93,11 +93,11 @@ class Desk:
         found = []
         while self.ready:
             one = self._pending.popleft()
-            client = one.question.client
-            self._clients[client] -= 1
-            if not self._clients[client]:
-                del self._clients[client]
-            found.append(reply(one.answer.result(), client, one.question.correlation))
+            identity = one.question.principal.identity
+            self._asking[identity] -= 1
+            if not self._asking[identity]:
+                del self._asking[identity]
+            found.append(reply(one.answer.result(), one.question.client, one.question.correlation))
         return found
 
     def forget(self) -> None:

@@ -6,6 +6,7 @@ each group is weighed once.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -27,6 +28,9 @@ from .snapshot import Snapshot
 
 MAX_LOOKED_AT = 5_000
 """Jobs of one submission that are expanded: half a second. The classes of a production are few and show up soon."""
+
+WEIGH_SECONDS = 5.0
+"""For one submission; with tens of thousands of pilots a class takes a second, and others have questions, too."""
 
 BEYOND = 1 << 53
 """An id after all others: it would be the last of its priority."""
@@ -58,12 +62,17 @@ def weigh(
     looked = list(_first(templates, MAX_LOOKED_AT))
     fates = _fates(tx, snapshot.registry, principal.identity, asked.files, looked)
     best = sorted(fates.items(), key=lambda item: (-item[1].jobs, item[1].first))
+    classes, end = [], time.monotonic() + WEIGH_SECONDS
+    for fate, alike in best[:MAX_WEIGHED]:
+        classes.append(_weighed(outlooks, principal, fate, alike, now))
+        if time.monotonic() > end:
+            break
     limits, size = snapshot.registry.limits, len(encode(asked))
     return JobsWeighed(
         jobs=count,
         looked_at=len(looked),
-        classes=tuple(_weighed(outlooks, principal, fate, alike, now) for fate, alike in best[:MAX_WEIGHED]),
-        more=len(best) > MAX_WEIGHED,
+        classes=tuple(classes),
+        more=len(best) > len(classes),
         limit=foresee(tx, limits, principal.identity, principal.group, count=count, size=size, now=now),
         warnings=tuple(detail(warning) for template in templates for warning in template.warnings)[:MAX_ERRORS],
         as_of=snapshot.taken,

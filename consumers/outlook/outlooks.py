@@ -12,9 +12,11 @@ from dataclasses import dataclass
 
 from schemas.messages.why import Estimate, Hold, Obstacle, Outlook, Place, Sight
 
-from ..domain.index import AGEING_SECONDS
+from ..domain.index import AGEING_SECONDS, Owner
 from ..domain.obstacles import PILOTS_DEMAND, Survey, in_words, name_of, named, needs, survey
 from ..domain.requirements import TEST_JOB, Requirements
+from ..domain.running_limits import Instance
+from ..domain.shares import DEFAULT_SHARE, Member, Turns
 from ..domain.site_survey import SiteSurvey, survey_sites
 from ..store import Reading, heads, proxies, sights
 from ..store.sights import Behind
@@ -28,7 +30,10 @@ NO_PROXY = "a pilot that took it could not run it (pilotage proxy init, and the 
 MAX_BEFORE = 10_000
 """Jobs that are counted one by one; a place beyond that is "more than"."""
 
-MAX_PLACES = 2_000
+MAX_LIMITS = 10
+"""Limits that are told, those that close most pilots first."""
+
+MAX_PLACES = 500
 """Queues and priorities of one owner that are looked through for jobs before one."""
 
 
@@ -66,7 +71,7 @@ class Outlooks:
         sight = self._sight(found, sites)
         obstacles = self._obstacles(subject, found, sites)
         holds = (*self._matcher(), *self._owner(subject), *self._proxy(subject), *self._rules(subject, found),
-                 *self._mask(subject))  # fmt: skip
+                 *self._mask(subject), *self._limits(subject, found))  # fmt: skip
         return Outlook(
             requirements=in_words(subject.want),
             sight=sight,
@@ -131,7 +136,7 @@ class Outlooks:
         leading = self._shot.leading
         if leading is None:
             return (Hold(kind=ROLE, text="no matcher has ever led: nothing is given to pilots; start one"),)
-        if leading.until <= self._now:
+        if leading.until <= self._shot.taken:
             text = f"no matcher leads since {moment(leading.until)}: nothing is given to pilots until one is back"
             return (Hold(kind=ROLE, text=text),)
         return ()
@@ -182,37 +187,55 @@ class Outlooks:
         text = f"operators allow only Test jobs at {why}{more}"
         return (Hold(kind="sites", text=text, whole=len(banned) == len(want.sites)),)
 
+    def _limits(self, subject: Subject, found: Survey) -> Sequence[Hold]:
+        """Limits of running jobs and start delays, at the places of the pilots that fit; without any, everywhere."""
+        limits = self._shot.limits
+        if not limits:
+            return ()
+        held: dict[Instance, int] = {}
+        closed = 0
+        for (site, ce), pilots in (found.places or {("", ""): 1}).items():
+            facts = (site, ce, subject.want.job_type, subject.owner, subject.group)
+            full = [one for one in limits.instances(facts) if not one.room(self._now)]
+            closed += pilots * bool(full)
+            for one in full:
+                held[one] = held.get(one, 0) + pilots
+        every = sum(found.places.values()) or 1
+        worst = sorted(held, key=lambda one: -held[one])
+        return tuple(
+            Hold(kind="limit", text=f"limit {one.limit.scope}: {one.text(self._now)}", whole=closed == every)
+            for one in worst[:MAX_LIMITS]
+        )
+
     # -- the order --------------------------------------------------------------------------------------------------
 
     def place(self, subject: Subject, priority: int, submitted: float, job: int) -> Place:
         """Where a job stands; ``job`` may be beyond all ids for one that is not there yet."""
-        index, registry = self._shot.index, self._shot.registry
-        group = registry.groups.get(subject.group)
-        groups = [entry[-1] for entry in index.turns.order]
-        known = index.groups.get(subject.group)
-        owners = [entry[-1] for entry in known.turns.order] if known is not None else []
-        before, more = self._before(subject, priority, submitted, job)
+        index = self._shot.index
+        group, owner = index.group(subject.group), index.owner(subject.group, subject.owner)
+        groups_before, groups = _turn(index.turns, group)
+        owners_before, owners = (0, 0) if group.sharing else _turn(group.turns, owner)
+        concerned = list(group.owners.values()) if group.sharing else [owner]
+        before, more = self._before(concerned, priority, submitted, job)
         return Place(
-            group=subject.group,
-            group_share=group.share if group is not None else 1.0,
-            groups_waiting=len(groups),
-            groups_before=groups.index(subject.group) if subject.group in groups else len(groups),
-            owners_waiting=len(owners),
-            owners_before=owners.index(subject.owner) if subject.owner in owners else len(owners),
+            group=group.name,
+            group_share=group.share / DEFAULT_SHARE,
+            groups_waiting=groups,
+            groups_before=groups_before,
+            owners_waiting=owners,
+            owners_before=owners_before,
             priority=priority,
             before=before,
             more=more,
-            background=group is not None and group.background,
+            background=group.background,
+            sharing=group.sharing,
         )
 
-    def _before(self, subject: Subject, priority: int, submitted: float, job: int) -> tuple[int, bool]:
-        """Waiting jobs of the owner in the group with a smaller rank: in whichever queue, of whichever priority."""
-        group = self._shot.index.groups.get(subject.group)
-        owner = group.owners.get(subject.owner) if group is not None else None
-        if owner is None:
-            return 0, False
+    def _before(self, owners: Sequence[Owner], priority: int, submitted: float, job: int) -> tuple[int, bool]:
+        """Waiting jobs of these owners in the group with a smaller rank: in whichever queue, of whichever priority."""
         places = [
             Behind(queue.id, level, submitted + AGEING_SECONDS * (level - priority), job)
+            for owner in owners
             for queue in owner.queues.values()
             for level in queue.levels
         ]
@@ -243,6 +266,14 @@ class Outlooks:
         )
 
 
+def _turn(turns: Turns, member: Member) -> tuple[int, int]:
+    """How many have their turn before a member, and how many there are with him; who comes anew, where he would be."""
+    mine = member.place
+    if not member.active:
+        mine = (member.background, max(member.turn, turns.floor(member)), member.name)
+    return sum(place < mine for place in turns.order), len(turns.order) + (not member.active)
+
+
 def _rate(jobs: int, window: float) -> str:
     were = "was" if jobs == 1 else "were"
     return f"{count(jobs, 'job')} of this owner and group {were} matched in the last {span(window)}"
@@ -252,7 +283,7 @@ def verdict(sight: Sight, obstacles: Sequence[Obstacle], holds: Sequence[Hold]) 
     """All of it in one sentence."""
     whole = [hold for hold in holds if hold.whole]
     if whole:
-        return f"It waits because {whole[0].text}."
+        return f"It is held: {whole[0].text}."
     if not sight.pilots:
         if sight.sites and not sight.possible_sites:
             return "No pilot is alive, and none of the registered sites could run it: look at what it asks for."

@@ -21,8 +21,11 @@ from ..domain.index import Index
 from ..domain.obstacles import Seen
 from ..domain.offers import bounded
 from ..domain.requirements import Requirements, not_theirs
+from ..domain.running_limits import Lease, RunningLimits
 from ..matching.rights import Rights
-from ..store import Reading, heads, queues, sights
+from ..matching.turns import Keeper
+from ..store import Reading, heads, leases, queues, sights
+from ..store.leases import LeaseRow
 from ..store.registry import Registry
 from ..store.sights import Leading, Matches
 
@@ -65,6 +68,7 @@ class Snapshot:
         crowd: alike offers.
         kinds: the same by what they fit.
         sites: site → its (CE, queue) pairs.
+        limits: of running jobs, with what they count.
         leading: who leads the matching, or led last.
         matches: recent ones.
     """
@@ -76,6 +80,7 @@ class Snapshot:
     crowd: Sequence[Seen]
     kinds: Mapping[Kind, int]
     sites: Mapping[str, Sequence[tuple[str, ComputingQueue]]]
+    limits: RunningLimits
     leading: Leading | None
     matches: Matches
     remembered: dict[object, object] = field(default_factory=dict)
@@ -109,6 +114,7 @@ def take(tx: Reading, directory: Directory, now: float) -> Snapshot:
     registry = directory.registry()
     rights, index = Rights(directory), Index()
     rights.note(index)
+    Keeper(index).load(tx, now)
     _fill(tx, index)
     crowd = _crowd(tx, now)
     return Snapshot(
@@ -119,6 +125,7 @@ def take(tx: Reading, directory: Directory, now: float) -> Snapshot:
         crowd=crowd,
         kinds=_kinds(index, crowd),
         sites=_sites(registry),
+        limits=_limits(tx, registry, now),
         leading=sights.leading(tx, ROLE),
         matches=sights.matches(tx, now - MATCHES_SECONDS, now),
     )
@@ -162,6 +169,21 @@ def _kinds(index: Index, crowd: Sequence[Seen]) -> dict[Kind, int]:
         offer = seen.offer
         kinds[Kind(index.classes.fitting(offer), offer.site, offer.owners, offer.groups, seen.parked)] += seen.count
     return dict(kinds)
+
+
+def _limits(tx: Reading, registry: Registry, now: float) -> RunningLimits:
+    """As the leading matcher has them at a takeover."""
+    limits = RunningLimits(registry.match_limits)
+    if limits:
+        longest = max(limit.delay_seconds or 0.0 for limit in registry.match_limits)
+        if longest:
+            limits.note_starts(_lease(row) for row in leases.started_since(tx, now - longest))
+        limits.set_leases(_lease(row) for row in leases.live(tx))
+    return limits
+
+
+def _lease(row: LeaseRow) -> Lease:
+    return Lease(*msgspec.structs.astuple(row))
 
 
 def _sites(registry: Registry) -> dict[str, list[tuple[str, ComputingQueue]]]:

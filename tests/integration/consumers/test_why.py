@@ -11,11 +11,12 @@ import pytest
 from broker.authorization import Property
 from consumers.directory import Directory
 from consumers.domain.requirements import Requirements
+from consumers.domain.standing import Kept
 from consumers.job_monitor import JobMonitor
 from consumers.matcher import Matcher
 from consumers.outlook import desk
 from consumers.settings import LeaseSettings
-from consumers.store import Store, heads, pilots, proxies, queues, registry
+from consumers.store import Store, heads, pilots, proxies, queues, registry, turns
 from consumers.store.leader import acquire_or_renew
 from schemas.access import AccessRule, Effect, Limit, Measure
 from schemas.job import JobStatus
@@ -35,6 +36,7 @@ from schemas.messages.why import (
     WeighJobs,
 )
 from schemas.registry import Message
+from tests.integration.consumers.conftest import REGISTRY
 from tests.support.jobs import put_job
 from tests.support.messages import Sender, admitted, chores, pilot, service, tell, user
 from tests.support.rules import set_limits, set_rules
@@ -43,6 +45,7 @@ from tests.support.wait import wait_until
 pytestmark = pytest.mark.integration
 
 ADA, BOB = user("ada"), user("bob")
+BOB_PROD = user("bob", Property.NORMAL_USER, Property.JOB_SHARING, group="vo_prod", suffix="prod")
 OLGA = user("olga", Property.OPERATOR, Property.JOB_ADMINISTRATOR, group="vo_admin")
 NOW = 1_800_000_000.0
 MAIN = Offer(site="S1", cpu_seconds=1e6, wall_seconds=1e6, processors=8, memory_mb=4000, disk_mb=1e6)
@@ -193,7 +196,7 @@ def test_a_suspended_owner(store: Store, monitor: JobMonitor, put: Put, director
     directory.forget()
     told = outlook(store, monitor, 1, OLGA)
     assert held(told)["owner"].text.startswith("its owner is suspended")
-    assert told.verdict.startswith("It waits because its owner is suspended")
+    assert told.verdict.startswith("It is held: its owner is suspended")
 
 
 @pytest.mark.parametrize("until", [None, NOW - 5])
@@ -232,6 +235,41 @@ def test_wanted_sites_that_are_banned(store: Store, monitor: JobMonitor, put: Pu
     assert (told.sight.usable, told.sight.possible_sites) == (2, 0)
 
 
+def limit(store: Store, directory: Directory, scope: str, **most: object) -> None:
+    with store.transaction() as tx:
+        limits = [{"scope": scope, "reason": "fragile", **most}]
+        registry.seed(tx, {**REGISTRY, "match_limits": limits})
+    directory.forget()
+
+
+def test_a_limit_at_the_only_place_that_fits(store: Store, monitor: JobMonitor, put: Put, directory: Directory) -> None:
+    put(1, sites=("S1",))
+    alive(store, MAIN)
+    limit(store, directory, "site=S1", running=1)
+    assert "limit" not in held(outlook(store, monitor, 1))
+    put_job(store, 90, BOB, status=JobStatus.RUNNING, site="S1", matched=NOW, pilot="busy-0")
+    told = outlook(store, monitor, 1)
+    assert held(told)["limit"].whole
+    assert held(told)["limit"].text == "limit site=S1: site S1: 1 of 1 jobs run (fragile)"
+    assert told.verdict == "It is held: limit site=S1: site S1: 1 of 1 jobs run (fragile)."
+
+
+def test_a_limit_at_some_of_the_places(store: Store, monitor: JobMonitor, put: Put, directory: Directory) -> None:
+    put(1)
+    alive(store, MAIN, Offer(site="S2", cpu_seconds=1e6, wall_seconds=1e6, memory_mb=4000))
+    limit(store, directory, "site=S1", running=0)
+    assert not held(outlook(store, monitor, 1))["limit"].whole
+
+
+def test_a_start_delay_with_nobody_alive(store: Store, monitor: JobMonitor, put: Put, directory: Directory) -> None:
+    put(1)
+    limit(store, directory, "owner=*", delay_seconds=100.0)
+    put_job(store, 90, ADA, status=JobStatus.RUNNING, matched=NOW - 40)
+    assert "may start in 60 s" in held(outlook(store, monitor, 1))["limit"].text
+    put(2, owner=BOB)
+    assert "limit" not in held(outlook(store, monitor, 2, BOB))
+
+
 def test_the_place_among_ones_own(store: Store, monitor: JobMonitor, put: Put) -> None:
     put(*range(1, 6))
     put(50, sites=("S2",), priority=2)  # a priority is worth a day: before all of them
@@ -240,6 +278,24 @@ def test_the_place_among_ones_own(store: Store, monitor: JobMonitor, put: Put) -
     assert place is not None
     assert (place.before, place.more, place.owners_waiting, place.groups_waiting) == (4, False, 2, 1)
     assert explained(store, monitor, 50).place.before == 0  # type: ignore[union-attr]  # it waits
+
+
+def test_whose_turn_it_is_is_what_the_matcher_left_in_the_store(store: Store, monitor: JobMonitor, put: Put) -> None:
+    put(1)
+    put(2, owner=BOB)
+    put(3, owner=BOB_PROD)
+    with store.transaction() as tx:
+        turns.save(tx, [
+            Kept("vo_user", ADA.identity, 90.0, 90.0, 0.0, 0.0, NOW),
+            Kept("vo_user", BOB.identity, 10.0, 10.0, 0.0, 0.0, NOW),
+            Kept("vo_user", "", 100.0, 100.0, 90.0, 0.0, NOW), Kept("", "", 0.0, 0.0, 100.0, 0.0, NOW),
+        ])  # fmt: skip
+    ada, bob = (explained(store, monitor, job, sender).place for job, sender in ((1, ADA), (2, BOB)))
+    assert ada is not None
+    assert bob is not None
+    assert (ada.owners_before, bob.owners_before) == (1, 0)
+    assert (ada.groups_before, ada.groups_waiting) == (1, 2)
+    assert explained(store, monitor, 3, BOB_PROD).place.sharing  # type: ignore[union-attr]  # it waits
 
 
 def test_the_wait_is_told_from_recent_matches(
@@ -377,6 +433,25 @@ def test_imagined_jobs_are_weighed_by_class(store: Store, monitor: JobMonitor) -
         assert heads.scan(tx) == []
 
 
+def test_weighing_takes_a_bounded_time(store: Store, monitor: JobMonitor, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("consumers.outlook.imagined.WEIGH_SECONDS", 0.0)
+    told = weighed(store, monitor, 'Executable = "a";', 'Executable = "a"; MaxRAM = 9000;')
+    assert isinstance(told, JobsWeighed)
+    assert (len(told.classes), told.more) == (1, True)
+
+
+def test_a_snapshot_that_is_kept_for_long_does_not_say_that_nobody_leads(
+    store: Store, monitor: JobMonitor, put: Put, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(desk, "KEEP_SECONDS", 1000.0)
+    put(1)
+    explained(store, monitor, 1)
+    later = ask(store, monitor, ExplainJob(job=1), now=NOW + 4000)
+    assert isinstance(later, JobExplained)
+    assert later.outlook is not None
+    assert "matcher" not in held(later.outlook)
+
+
 def test_errors_are_those_of_a_submission(store: Store, monitor: JobMonitor) -> None:
     told = weighed(store, monitor, "Executable = ;", 'Arguments = "x";')
     assert isinstance(told, Refused)
@@ -396,7 +471,7 @@ def test_the_limit_that_would_refuse(store: Store, monitor: JobMonitor, director
 
 
 def test_a_flood_of_questions_is_refused(store: Store, monitor: JobMonitor, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(desk, "MAX_PER_CLIENT", 0)
+    monkeypatch.setattr(desk, "MAX_EACH", 0)
     assert ask(store, monitor, ExplainJob(job=1)) == Refused(code="limit", reason=desk.BUSY, type="job.explain.v1")
 
 
