@@ -19,12 +19,31 @@ from consumers.store import Store
 from schemas.job import JobStatus
 from schemas.messages.user import DeleteJobs, KillJobs, RescheduleJobs
 from tests.support.effort import FACTOR
+from tests.support.reference_matcher import Limited
 from tests.support.whole_life import OFFERS, SHAPES, SITES, USERS, World
 
 PILOTS = st.integers(0, 3)
 senders = st.sampled_from(USERS)
 REPORTED = [JobStatus.RUNNING, JobStatus.DONE, JobStatus.FAILED, JobStatus.RESCHEDULED]
 rarely = st.sampled_from([False] * 7 + [True])
+
+
+VALUES = {
+    "site": ("S1", "S2", "*"),
+    "ce": ("ce1", "*"),
+    "job-type": ("User", "Test", "*"),
+    "owner": (USERS[0].identity, "*"),
+    "group": ("vo_user", "*"),
+}
+
+
+@st.composite
+def limits(draw):
+    """One about one or two attributes."""
+    scope = draw(st.lists(st.sampled_from(sorted(VALUES)), min_size=1, max_size=2, unique=True))
+    running = draw(st.sampled_from([None, 0, 1, 2, 3]))
+    delay = draw(st.sampled_from([30.0, 100.0] if running is None else [0.0, 0.0, 30.0]))
+    return Limited({name: draw(st.sampled_from(VALUES[name])) for name in scope}, running, delay)
 
 
 def new_folder() -> Path:
@@ -155,6 +174,10 @@ class WholeLife(RuleBasedStateMachine):
     @rule(sender=senders, suspended=st.booleans())
     def set_suspended(self, sender, suspended):
         self.world.set_suspended(sender, suspended=suspended)
+
+    @rule(limits=st.lists(limits(), max_size=2))
+    def set_limits(self, limits):
+        self.world.set_limits(limits)
 
     @rule()
     def settle(self):

@@ -33,8 +33,9 @@ from consumers.store.errors import NotLeader
 from consumers.store.proxies import Proxy
 from consumers.store.rows import JobRow
 from schemas.job import FINAL, LEASED, JobStatus, lease_margin
+from schemas.limits import MatchLimit, make_scope, scope_text
 from schemas.messages.common import JobRef
-from schemas.messages.event import JobsReceived, WorkWaiting
+from schemas.messages.event import JobsReceived, LeasesEnded, WorkWaiting
 from schemas.messages.pilot import (
     AcceptJobs,
     Goodbye,
@@ -52,7 +53,8 @@ from schemas.messages.user import DeleteJobs, KillJobs, RescheduleJobs, SubmitJo
 from schemas.registry import Message
 from tests.support import pki
 from tests.support.messages import Sender, admitted, opened, pilot, service, user
-from tests.support.reference_matcher import Wish, aged, obstacle
+from tests.support.reference_matcher import CE, GROUP, JOB_TYPE, OWNER, SITE, Limited, Start, Wish, aged, obstacle
+from tests.support.rules import set_match_limits
 
 S = JobStatus
 LEASE = 60.0
@@ -153,6 +155,11 @@ class Request:
     answers: int = 0
 
 
+def values_of(owner: Sender, wish: Wish, offer: Offer) -> dict[str, str]:
+    """What limits look at."""
+    return {SITE: offer.site, CE: offer.ce, JOB_TYPE: wish.job_type, OWNER: owner.identity, GROUP: owner.group}
+
+
 class World:
     """Everything; each method is something that happens.
 
@@ -169,9 +176,12 @@ class World:
                 proxies.put(tx, Proxy(one.identity, one.group, "chain", b"key", self.now + 9e6, self.now))
         self.directory = Directory(store, authority().trust)
         self.settings = LeaseSettings(sweep=SWEEP, silent=30.0)
+        self.limits: list[Limited] = []
+        self.starts: list[Start] = []
+        self.allowed: Counter[tuple[object, ...]] = Counter()
         self.manager = JobManager(self.directory)
         self.optimizer = Optimizer(self.directory)
-        self.state = JobState(self.settings, lambda: True, "state")
+        self.state = JobState(self.settings, lambda: True, "state", lambda: bool(self.limits))
         self.state.idle = True
         self._made = 0
         self.matchers = [self.new_matcher(), self.new_matcher()]
@@ -224,7 +234,7 @@ class World:
         """A letter leaves."""
         message = opened(letter)
         match message:
-            case WorkWaiting():
+            case WorkWaiting() | LeasesEnded():
                 self.to_matcher.append(admitted(message, service("job-manager"), now=self.now))
             case JobsReceived():
                 self.tell(self.optimizer, admitted(message, service("job-manager"), now=self.now))
@@ -250,6 +260,7 @@ class World:
         assert response.matches or response.reasons, "nothing, and no reason"
         for match in response.matches:
             self.granted(request, match)
+        self.check_room(request, [self.submitted[match.job][1] for match in response.matches])
         one = self.pilot_of(request.pilot)
         if one.alive:
             one.mailbox.append(response)
@@ -267,6 +278,23 @@ class World:
         assert not offer.owners or owner.identity in offer.owners
         assert owner.identity not in self.suspended
         self.grants[key] = offer
+        start = Start(match.job, self.now, values_of(owner, wish, offer))
+        for limit in self.limits:
+            allowed = not limit.concerns(start.values) or all(
+                self.now >= one.at + limit.delay for one in self.starts if limit.is_alike(one.values, start.values)
+            )
+            assert allowed, f"too soon: {limit}, {start}"
+        self.starts.append(start)
+
+    @staticmethod
+    def check_room(request: Request, wishes: Sequence[Wish]) -> None:
+        """The jobs of one answer fit beside each other, if no more were asked for than there are processors."""
+        offer = request.message.offer
+        if request.message.jobs <= offer.processors:
+            whole = any(wish.whole_node for wish in wishes)
+            assert not whole or len(wishes) == 1, wishes
+            assert whole or sum(wish.min_processors for wish in wishes) <= offer.processors, wishes
+            assert sum(wish.memory_mb for wish in wishes) <= offer.memory_mb, wishes
 
     # -- users --------------------------------------------------------------------------------------------------
 
@@ -402,7 +430,7 @@ class World:
 
     def lose_hints(self) -> None:
         """Hints on their way are lost."""
-        kept = [one for one in self.to_matcher if not isinstance(one.message, WorkWaiting)]
+        kept = [one for one in self.to_matcher if not isinstance(one.message, WorkWaiting | LeasesEnded)]
         self.lost |= len(kept) < len(self.to_matcher)
         self.to_matcher = kept
 
@@ -452,6 +480,17 @@ class World:
         (self.suspended.add if suspended else self.suspended.discard)(sender.identity)
         self.registry_changed()
 
+    def set_limits(self, limits: Sequence[Limited]) -> None:
+        """An operator sets these limits in place of those there were."""
+        rows = {scope_text(make_scope([f"{name}={value}" for name, value in one.scope.items()])): one for one in limits}
+        self.limits = list(rows.values())
+        entries = [
+            MatchLimit(scope=scope, running=one.running, delay_seconds=one.delay or None) for scope, one in rows.items()
+        ]
+        set_match_limits(self.store, *entries)
+        self.allowed = self.running_counts()  # what runs already is not stopped
+        self.registry_changed()
+
     def registry_changed(self) -> None:
         """Everybody knows within two seconds; here at once."""
         self.directory.forget()
@@ -474,6 +513,38 @@ class World:
             for held in self.running(one):
                 holders[held.job].append(one.sender.cli)
         assert all(len(some) == 1 for some in holders.values()), f"runs twice at once: {holders}"
+        self._check_limits()
+
+    def _check_limits(self) -> None:
+        """Never above a limit; where more ran when it was set, never more than ran before."""
+        counts = self.running_counts()
+        for instance, count in counts.items():
+            limit = self.limits[instance[0]]  # type: ignore[call-overload]  # its number stands first
+            assert limit.running is None or count <= max(limit.running, self.allowed[instance]), (
+                limit,
+                instance,
+                count,
+            )
+        self.allowed = counts
+
+    def running_counts(self) -> Counter[tuple[object, ...]]:
+        """For each limit and each of its values how many leases live."""
+        found: Counter[tuple[object, ...]] = Counter()
+        for number, limit in enumerate(self.limits):
+            for start in self.live():
+                if limit.concerns(start.values):
+                    found[number, *(start.values[name] for name in limit.scope)] += 1
+        return found
+
+    def live(self) -> list[Start]:
+        """What limits look at, of every live lease."""
+        with self.store.reading() as tx:
+            rows = jobs.load(tx, list(self.submitted), for_update=False).values()
+        return [
+            Start(row.id, 0.0, values_of(*self.submitted[row.id], self.grants[row.id, row.attempt]))
+            for row in rows
+            if row.status in LEASED
+        ]
 
     def _check_leases(self, row: JobRow, tried: Sequence[Any]) -> None:
         assert [one.attempt for one in tried] == list(range(1, len(tried) + 1)), tried
@@ -507,11 +578,15 @@ class World:
         with self.store.reading() as tx:
             requests = parked.load(tx)
         gone = {one.sender.cli for one in self.pilots if not one.alive}
+        live = self.live()
         for row in requests:
             asked = msgspec.json.decode(row.request, type=RequestMatch)
             offer = aged(asked.offer, self.now - row.since)
             for job in self._rows.values():
                 owner, wish = self.submitted[job.id]
+                values = values_of(owner, wish, offer)
+                if not all(limit.allows(values, live, self.starts, self.now) for limit in self.limits):
+                    continue
                 if job.status is S.WAITING and row.client not in gone and self.may_have(owner, asked):
                     assert obstacle(wish, offer, self.usable) is not None, f"{job.id} waits beside {row}"
 
