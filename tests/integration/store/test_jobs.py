@@ -5,10 +5,22 @@ from __future__ import annotations
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
+import msgspec
 import pytest
 
-from consumers.store import Store, StoreConflict, Transaction, attempts, history, jobs, queues, submissions
+from consumers.store import (
+    Store,
+    StoreConflict,
+    Transaction,
+    attempts,
+    history,
+    jobs,
+    queues,
+    submission_proxies,
+    submissions,
+)
 from consumers.store.rows import Claim, HistoryRow, JobDetails, JobFilter, JobRow
+from consumers.store.submission_proxies import SubmissionProxy
 from consumers.store.submissions import NewSubmission
 from schemas.job import JobStatus as S
 
@@ -113,6 +125,16 @@ def test_changes_of_different_shapes(store: Store) -> None:
     assert rows[4] == waiting(4)
     with pytest.raises(KeyError, match="no_such"), store.transaction() as tx:
         jobs.update_many(tx, {1: {"no_such": 1}})
+
+
+def test_a_claim_tells_of_a_submissions_own_proxy(store: Store) -> None:
+    with store.transaction() as tx:
+        one, two = submissions.create(tx, [submission("a"), submission("b")])
+        put(tx, msgspec.structs.replace(waiting(1), submission=one.id))
+        put(tx, msgspec.structs.replace(waiting(2), submission=two.id))
+        submission_proxies.put(tx, SubmissionProxy("p", OWNER, "vo", "chain", b"key", 1e6, 1.0, two.id))
+        claimed = jobs.claim(tx, [Claim(i, "pilot.1", "Site", 120.0) for i in (1, 2)], 100.0)
+    assert [(claim.job, claim.own_proxy) for claim in claimed] == [(1, False), (2, True)]
 
 
 def test_a_claim_gives_a_waiting_job_once(store: Store) -> None:
