@@ -260,6 +260,16 @@ def test_a_site_without_room_costs_nobody_elsewhere_his_job(store: Store, put: P
     assert sorted(row.site for row in live(store)) == ["S1", "S2"]
 
 
+def test_room_that_the_first_cannot_use_is_the_next_ones(store: Store, put: Put, make: Make) -> None:
+    matcher = make(MatchLimit(scope="site=S1", running=1))
+    able, unable = pilots(2)
+    ask(store, matcher, (request(), able))
+    ask(store, matcher, (replace(request(), csrs=()), unable), now=NOW + 0.1)  # newer, so it is looked at first
+    queue = put(1, 2)
+    heard = tell(store, matcher, [admitted(WorkWaiting(queues=(queue,)), HINT)], NOW + 0.2)
+    assert given(heard, *settle(store, matcher, NOW + 0.2)) == [1]
+
+
 def test_never_above_with_leases_that_end_at_the_same_time(store: Store, put: Put, make: Make) -> None:
     """One thread ends leases as pilots do, one looks at the store all the time, one matches."""
     put(*range(1, 161), job_type="MC")
