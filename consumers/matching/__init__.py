@@ -7,6 +7,9 @@ Changed only by the leading matcher's thread, inside its transactions. The rooms
 * :mod:`.pages` job ids, paged from the store per queue and priority;
 * :mod:`.lobby` parked requests: found again by what arrives, by their deadlines, by their clients;
 * :mod:`.answers` what is said to pilots;
+* :mod:`.stock` the index kept in step with the store, by hints and in slices;
+* :mod:`.limiting` limits on running jobs and starts; :mod:`.turns` whose turn it is, kept for the next leader;
+* :mod:`.choosing` jobs for one request, side by side and in rounds;
 * :mod:`.serving` :class:`Matching`, which ties them together: load, reconcile, choose, claim.
 """
 

@@ -6,11 +6,17 @@ from pathlib import Path
 from compose.local.rabbitmq_config import MESSAGE_MAX
 from consumers import admission, allowance, cut_off, delegating, following, gatekeeper, sandbox_store
 from consumers.command_notes import OWN_PER_MINUTE
+from consumers.domain import reservations
 from consumers.domain.ceilings import BUILT_IN
 from consumers.domain.index import AGEING_SECONDS
+from consumers.domain.parked import SECTION
 from consumers.domain.requirements import CPU_CLASSES
 from consumers.domain.shares import DEFAULT_SHARE, MAX_CREDIT, Policy
 from consumers.issuing import REFUSED_PER_MINUTE
+from consumers.matcher import LEAD_SECONDS, RECONCILE_SECONDS, RENEW_SECONDS
+from consumers.matching.lobby import AT_ONCE
+from consumers.matching.stock import SLICE
+from consumers.store.leader import PATIENCE_MS
 from schemas.job import ACCEPT_LEASE, DEFAULT_RUN_LEASE, LEASE_MARGIN, MAX_INFRASTRUCTURE_RETRIES, TRANSITIONS
 from schemas.messages.common import MAX_ATTEMPTS, MAX_SANDBOX_BYTES
 
@@ -34,7 +40,7 @@ def test_numbers_in_the_text_are_those_of_the_code() -> None:
     policy = Policy()
     assert f"p × {DEFAULT_SHARE} / share × 2^((t − epoch) / half-life)" in matching
     assert f"The half-life is {policy.half_life:,.0f} s".replace(",", " ") in matching
-    assert f"\n{MAX_CREDIT}\nwith f = 1 − 2^(−{policy.credit:.0f} s / half-life) = {policy.lately:.1%}".replace(
+    assert f"\n{MAX_CREDIT}\nwhichever is least, with f = 1 − 2^(−{policy.credit:.0f} s / half-life) = {policy.lately:.1%}".replace(
         "%", " %"
     ) in matching
 
@@ -58,6 +64,20 @@ def test_limits_of_users_are_those_of_the_code() -> None:
     assert f"| {admission.AUDITED_PER_MINUTE} lines a minute;" in text
     assert f"lives at least {delegating.SHORTEST_DELEGATED / 60:.0f} minutes" in text
     assert f"beyond {MAX_SANDBOX_BYTES >> 20} MiB in total" in text
+
+
+def test_what_is_said_of_leaders_and_large_jobs_is_so() -> None:
+    text = (DOCS / "matching.md").read_text("utf-8")
+    assert f"every {RENEW_SECONDS} s" in text
+    assert f"the lead {LEAD_SECONDS} s after" in text
+    assert f"transaction after {PATIENCE_MS // 1000} s of silence" in text
+    assert f"every {RECONCILE_SECONDS:.0f} s everything is compared with the store, {SLICE} queues" in text
+    assert f"waited for {reservations.PATIENCE:.0f} s" in text
+    assert f"At most {reservations.MOST_PER_QUEUE} pilots are kept for one task queue and\n" in text
+    assert f"\n{reservations.MOST} in all, never more than jobs wait" in text
+    assert f"none for longer than {reservations.LONGEST / 3600:.0f} h" in text
+    assert f"in sections of {SECTION}" in text
+    assert f"at most {AT_ONCE} in one transaction" in text
 
 
 def test_what_is_said_of_logins_is_so() -> None:
