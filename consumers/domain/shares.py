@@ -12,16 +12,19 @@ order at a join: Goyal, Vin and Cheng, "Start-time Fair Queuing", 1996.) Members
 of their shares: 10:1 gives 90.9 %, where a lottery over ``RAND()/priority`` gives 95 %.
 
 *Virtual time* is the highest pass that ever had its turn. A member's pass outlives his absence, so nobody gains or
-loses by going and coming back. But who was away, or was passed over because no offer fitted, is never further behind
-virtual time than his :meth:`Turns.floor` says: a *credit*, in processors, of ::
+loses by going and coming back. But who was away, or was passed over because no offer fitted, has a bounded *credit*:
+when he is given a job, a pass that is further behind virtual time is first raised to :meth:`Turns.floor`, so that he is
+behind by no more, in processors, than ::
 
-    min(lately * min(virtual time * share / DEFAULT_SHARE, used by all), MAX_CREDIT * 2 ** ((now - epoch) / half_life))
+    min(lately * virtual time * share / DEFAULT_SHARE,
+        lately * used by all * share / shares of all who have work now (of his kind: background or not),
+        MAX_CREDIT * 2 ** ((now - epoch) / half_life))
     where lately = 1 - 2 ** (-Policy.credit / half_life)
 
-that is: what he would have had within the last half hour, at most what everybody had in that time, at most 1000
-processors. So who asks seldom goes first, and whoever comes with a million jobs keeps the others waiting for half an
-hour at most. Nobody is ever ahead of virtual time by more than one job of his own: who had everything while alone is
-not locked out when others come. (Seen from the others: they come back at the level that he has reached, less credit.)
+that is: what he would have had within the last half hour, at most his present share of what everybody had in that time,
+at most 1000 processors. So who asks seldom goes first; and however many come with a million jobs each, they keep the
+others waiting for half an hour, for all their credits together are what was given in that time. Nobody is ever ahead of
+virtual time by more than one job of his own: who had everything while alone is not locked out when others come.
 
 *Background* members have turns of their own, after all the others' (:attr:`Turns.order` has them last).
 """
@@ -142,29 +145,31 @@ class Turns:
         order: of those who are active.
         last: virtual time, of the others and of the background.
         used: by all members, ever.
+        shares: of the active members together, of the others and of the background.
     """
 
-    __slots__ = ("clock", "last", "lately", "order", "used")
+    __slots__ = ("clock", "last", "lately", "order", "shares", "used")
 
     def __init__(self, clock: Clock, lately: float) -> None:
         self.clock = clock
         self.lately = lately
         self.order: list[Place] = []
         self.last = [0.0, 0.0]
+        self.shares = [0.0, 0.0]
         self.used = 0.0
 
     def floor(self, member: Member) -> float:
-        """The lowest pass that he may have now."""
-        last = self.last[member.background]
-        per_turn = DEFAULT_SHARE / member.share
-        credit = min(self.lately * min(last / per_turn, self.used), MAX_CREDIT * self.clock.weight)
-        return last - credit * per_turn
+        """The lowest pass from which he is charged now."""
+        share, last = member.share, self.last[member.background]
+        shares = self.shares[member.background] if member.active else self.shares[member.background] + share
+        credit = self.lately * min(last, self.used * DEFAULT_SHARE / shares)
+        return last - min(credit, MAX_CREDIT * self.clock.weight * DEFAULT_SHARE / share)
 
     def join(self, member: Member) -> None:
         """He has work now."""
         if not member.active:
             member.active = True
-            member.turn = max(member.turn, self.floor(member))
+            self.shares[member.background] += member.share
             member.place = member.standing()
             insort(self.order, member.place)
 
@@ -173,6 +178,9 @@ class Turns:
         if member.active:
             member.active = False
             del self.order[bisect_left(self.order, member.place)]
+            self.shares[member.background] -= member.share
+            if not self.order:
+                self.shares = [0.0, 0.0]  # no rounding is carried on
 
     def sort(self, member: Member) -> None:
         """Put him where he should be."""
@@ -206,6 +214,9 @@ class Turns:
         background, share = background or share <= 0, max(LEAST_SHARE, share)
         if (share, background) == (member.share, member.background):
             return
+        if member.active:
+            self.shares[member.background] -= member.share
+            self.shares[background] += share
         ahead = (member.turn - self.last[member.background]) * member.share / share
         member.share, member.background = share, background
         member.turn = max(0.0, self.last[background] + ahead)

@@ -441,18 +441,18 @@ class Circle:
         """Nobody's pass is further behind virtual time than his credit."""
         lately = 1 - 2 ** (-CREDIT_SECONDS / HALF_LIFE)
         fair = self.last[one.background] * one.share / 1000
-        credit = min(lately * min(fair, used_by_all), MOST_CREDIT * weight)
+        alike = [other for other in self.accounts.values() if other.background == one.background]
+        shares = sum(other.share for other in alike if other.active)
+        credit = min(lately * fair, lately * used_by_all * one.share / shares, MOST_CREDIT * weight)
         return self.last[one.background] - credit * 1000 / one.share
 
     def used(self) -> float:
         return sum(one.used for one in self.accounts.values())
 
     def note_active(self, names: Collection[str], weight: float) -> None:
-        """Who has waiting jobs now; who comes back has at most his credit."""
-        for name in sorted(names):
-            one = self.account(name)
-            if not one.active:
-                one.turn = max(one.turn, self.floor(one, weight, self.used()))
+        """Who has waiting jobs now."""
+        for name in names:
+            self.account(name)
         for name, one in self.accounts.items():
             one.active = name in names
 
