@@ -2,7 +2,7 @@
 
 Promises: only the leader consumes, and each claim transaction checks its epoch, so a paused old leader does no harm;
 claims, leases, parked requests and answers of a batch are one commit. The index is fed from the store; events are
-hints; every :data:`RECONCILE_SECONDS` it is put right. Memory grows with classes and queues, not with jobs.
+hints; every :data:`RECONCILE_SECONDS` it is put right, in slices. Memory grows with classes and queues, not with jobs.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from .changes import Changes
 from .directory import Directory
 from .domain.facts import Unroutable
 from .matching import Asked, Matching
+from .matching.noticeboard import Noticeboard
 from .outcome import ACK, DeadLetter, Outcome
 from .settings import LeaseSettings
 from .store import leader, parked, pilots
@@ -42,12 +43,6 @@ leads within five seconds of its death."""
 
 RECONCILE_SECONDS = 30.0
 """How old a lost hint can grow."""
-
-NOTE_SECONDS = 10.0
-"""How old the offer that is shown of a busy pilot may be."""
-
-MAX_NOTED = 100_000
-"""Pilots remembered for it; then all are noted anew."""
 
 log = structlog.get_logger(__name__)
 
@@ -74,7 +69,7 @@ class Matcher(Consumer):
         self._next_look = 0.0
         self._next_reconcile = 0.0
         self._returned: list[Letter] = []
-        self._noted: dict[str, float] = {}
+        self._board = Noticeboard()
 
     # -- leadership ---------------------------------------------------------------------------------------------
 
@@ -97,6 +92,9 @@ class Matcher(Consumer):
         if now >= self._next_look:
             self._next_look = now + RENEW_SECONDS
             self._lead(batch)
+            owed = self._board.due(now)
+            if owed and self._matching is not None:
+                pilots.offer_now(batch.tx, {client: msgspec.json.encode(offer) for client, offer in owed.items()})
         if self._matching is None:
             self._returned.clear()
             return
@@ -140,6 +138,7 @@ class Matcher(Consumer):
         """The index may tell of claims that were undone: build it anew."""
         self._matching = None
         self._next_look = 0.0
+        self._board = Noticeboard()
 
     # -- requests and hints -------------------------------------------------------------------------------------
 
@@ -172,14 +171,10 @@ class Matcher(Consumer):
         return outcomes
 
     def _note_offers(self, batch: Batch, asked: Sequence[Asked]) -> None:
-        """Keep what pilots offer for operators to see; not with each of many requests a second."""
-        new = {one.client: one for one in asked if batch.now >= self._noted.get(one.client, 0.0)}
-        if not new:
-            return
-        pilots.offered(batch.tx, [_offered(one) for one in new.values()])
-        if len(self._noted) > MAX_NOTED:
-            self._noted.clear()
-        self._noted.update(dict.fromkeys(new, batch.now + NOTE_SECONDS))
+        """Keep what pilots offer, for operators and for explanations."""
+        noted = self._board.take(asked, batch.now)
+        if noted:
+            pilots.offered(batch.tx, [_offered(one) for one in noted])
 
     # -- answers that came back ---------------------------------------------------------------------------------
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from functools import cache
 
 import msgspec
@@ -63,6 +63,11 @@ def offered(tx: Transaction, rows: Sequence[PilotRow]) -> None:
     """Pilots made offers (``site``, ``ce``, ``offer``, ``last_seen`` count); each client once."""
     ordered = sorted(rows, key=lambda row: row.client)
     sql.insert(tx, pilots, ordered, conflict="replace", replace=("site", "ce", "offer", "status", "last_seen"))
+
+
+def offer_now(tx: Transaction, offers: Mapping[str, bytes]) -> None:
+    """What these clients offer, noted later than they said it: it is no sign of life."""
+    sql.update(tx, pilots, [{"client": client, "offer": offers[client]} for client in sorted(offers)], ("client",))
 
 
 def beat(tx: Transaction, beats: Sequence[Beat], now: float) -> None:

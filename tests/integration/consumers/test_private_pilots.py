@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from dataclasses import replace
 
+import msgspec
 import pytest
 
 from broker.subscriber import Admitted
@@ -12,7 +13,7 @@ from consumers.directory import Directory
 from consumers.domain.requirements import Requirements
 from consumers.matcher import LEAD_SECONDS, Matcher
 from consumers.settings import LeaseSettings
-from consumers.store import Store, queues
+from consumers.store import Store, pilots, queues
 from schemas.messages.event import WorkWaiting
 from schemas.messages.pilot import Offer, RequestMatch
 from schemas.messages.service import MatchResponse
@@ -37,8 +38,8 @@ def request(jobs: int = 5, *, wait: float = 0.0, wall: float = 1e6, owners: tupl
     return RequestMatch(slot="main", offer=offer, jobs=jobs, wait_seconds=wait, csrs=(b"csr 0", b"csr 1"))
 
 
-def put(store: Store, *ids: int, owner: Sender, cpu_class: int = 360) -> int:
-    wanted = Requirements(cpu_class=cpu_class)
+def put(store: Store, *ids: int, owner: Sender, cpu_class: int = 360, processors: int = 1) -> int:
+    wanted = Requirements(cpu_class=cpu_class, min_processors=processors, max_processors=processors)
     with store.transaction() as tx:
         class_id = queues.class_ids(tx, {wanted.digest(): wanted.to_json()})[wanted.digest()]
         key = (class_id, owner.identity, owner.group)
@@ -126,6 +127,15 @@ def test_lists_of_owners_and_groups_narrow_a_generic_pilot(store: Store, matcher
     assert set(given(ask(store, matcher, request(groups=("vo_user",)), pilot()), pilot())) == {1, 3}
 
 
+# -- how many -----------------------------------------------------------------------------------------------------
+
+
+def test_jobs_wait_on_a_pilot_only_if_it_asks_for_more_than_it_can_run(store: Store, matcher: Matcher) -> None:
+    hint(store, matcher, put(store, *range(1, 21), owner=ADA, processors=4))
+    assert len(given(ask(store, matcher, request(8), pilot("1")), pilot("1"))) == 2  # side by side on 8 processors
+    assert len(given(ask(store, matcher, request(9), pilot("2")), pilot("2"))) == 9
+
+
 # -- how much time ------------------------------------------------------------------------------------------------
 
 
@@ -172,3 +182,36 @@ def test_a_new_leader_knows_how_long_a_request_has_waited(store: Store, matcher:
     put(store, 2, owner=ADA)
     successor = Matcher(LeaseSettings(), directory, "elsewhere")
     assert given(chores(store, successor, NOW + 1500), pilot()) == [2]
+
+
+# -- what others see ----------------------------------------------------------------------------------------------
+
+
+def shown(store: Store, sender: Sender) -> Offer:
+    with store.reading() as tx:
+        return msgspec.json.decode(pilots.get(tx, [sender.cli])[sender.cli].offer, type=Offer)
+
+
+def test_the_newest_offer_is_shown_soon_though_the_pilot_asks_no_more(store: Store, matcher: Matcher) -> None:
+    ask(store, matcher, request(wall=3000), pilot())
+    ask(store, matcher, request(wall=2000), pilot(), NOW + 1)
+    assert shown(store, pilot()).wall_seconds == 3000
+    chores(store, matcher, NOW + 5)
+    assert shown(store, pilot()).wall_seconds == 3000, "not with each request"
+    chores(store, matcher, NOW + 11)
+    assert shown(store, pilot()).wall_seconds == 2000
+
+
+def test_an_offer_that_is_noted_late_brings_nobody_back(store: Store, matcher: Matcher) -> None:
+    ask(store, matcher, request(wall=3000), pilot())
+    ask(store, matcher, request(wall=2000), pilot(), NOW + 1)
+    with store.transaction() as tx:
+        pilots.gone(tx, [pilot().cli], NOW + 2)
+    chores(store, matcher, NOW + 11)
+    with store.reading() as tx:
+        assert pilots.get(tx, [pilot().cli])[pilot().cli].status == pilots.GONE
+
+
+def test_a_private_pilots_owner_is_shown_whatever_it_says(store: Store, matcher: Matcher) -> None:
+    ask(store, matcher, request(owners=(BOB.identity,)), MINE)
+    assert shown(store, MINE).owners == (ADA.identity,)
