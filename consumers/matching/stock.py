@@ -14,8 +14,8 @@ from ..store import Reading, heads, queues
 from ..store.heads import FIRST, Level
 from .pages import Pages
 
-SLICE = 512
-"""Levels compared at once, far more than one queue has: 5 ms, which a match may have to wait."""
+SLICE = 256
+"""Levels compared at once, far more than one queue has: 10 ms, which a match may have to wait."""
 
 LAST_PRIORITY = 1 << 31
 """Above all priorities."""

@@ -76,6 +76,29 @@ def load(tx: Reading) -> list[ParkedRow]:
     return [ParkedRow(*row) for row in sql.fetch(tx, statement)]
 
 
+def page(tx: Reading, after: tuple[float, str, str], limit: int) -> list[ParkedRow]:
+    """Parked requests behind (deadline, client, slot), in this order: what a new leader reads, some at a time."""
+    deadline, client, slot = after
+    return [
+        ParkedRow(*row)
+        for row in sql.fetch(tx, _page(), deadline=max(deadline, -1e300), client=client, slot=slot, most=limit)
+    ]
+
+
+@cache
+def _page() -> sa.Executable:
+    c = parked.c
+    deadline = sa.bindparam("deadline", type_=sa.Double)
+    mark = sa.tuple_(deadline, sa.bindparam("client", type_=sa.Text), sa.bindparam("slot", type_=sa.Text))
+    return (
+        sa.select(*sql.picked(parked, ParkedRow))
+        # The first condition is for the index, which has the deadline only.
+        .where(c.deadline >= deadline, sa.tuple_(c.deadline, c.client, c.slot) > mark)
+        .order_by(c.deadline, c.client, c.slot)
+        .limit(sa.bindparam("most", type_=sa.Integer))
+    )
+
+
 @cache
 def _present(dialect: DialectName) -> sa.Executable:
     return sa.select(parked.c.client, parked.c.slot).where(sql.among(dialect, parked.c.client))

@@ -14,7 +14,7 @@ from consumers.directory import Directory
 from consumers.domain.requirements import Requirements
 from consumers.domain.reservations import PATIENCE, Reservation
 from consumers.matcher import LEAD_SECONDS, RECONCILE_SECONDS, Matcher
-from consumers.matching import Asked, Matching, lobby
+from consumers.matching import Asked, Matching, lobby, serving
 from consumers.matching.choosing import KEPT
 from consumers.settings import LeaseSettings
 from consumers.store import Store, dead, jobs, parked, queues, registry
@@ -205,6 +205,32 @@ def test_a_parked_request_whose_jobs_were_gone_keeps_its_certificate_requests(st
     with store.transaction() as tx:
         matching._answer(Batch(tx, NOW), [one], known=(), replaced=())
     assert one.proxy_place(BOB.identity, BOB.group, NOW) == 0
+
+
+def test_a_newer_request_that_can_have_nothing_keeps_no_other_from_it(store: Store, put: Put, matcher: Matcher) -> None:
+    ask(store, matcher, (request(), P1))
+    ask(store, matcher, (request(csrs=0), P2))  # it holds no proxy and cannot have one made
+    assert given(hint(store, matcher, put(1)), P1) == [1]
+
+
+def test_two_queues_that_the_newest_request_fits_both_find_somebody(store: Store, put: Put, matcher: Matcher) -> None:
+    ask(store, matcher, (request(), P1))
+    ask(store, matcher, (request(), P2), now=NOW + 0.1)
+    one, other = put(1), put(2, owner=BOB)
+    heard = tell(store, matcher, [admitted(WorkWaiting(queues=(one, other)), HINT)], NOW + 0.2)
+    assert matcher.due_in(NOW + 0.2) == 0.0
+    then = chores(store, matcher, NOW + 0.2)
+    assert sorted(given(heard, P2) + given(heard, P1) + given(then, P1)) == [1, 2]
+
+
+def test_what_a_request_for_many_jobs_cannot_take_goes_to_the_next(store: Store, put: Put, matcher: Matcher) -> None:
+    ask(store, matcher, (request(), P1))
+    ask(store, matcher, (request(jobs=4, csrs=1), P2), now=NOW + 0.1)
+    one, other = put(1, 2), put(3, 4, owner=BOB)
+    heard = tell(store, matcher, [admitted(WorkWaiting(queues=(one, other)), HINT)], NOW + 0.2)
+    then = chores(store, matcher, NOW + 0.2)
+    assert len(given(heard, P2)) == 2
+    assert len(given(heard, P1) + given(then, P1)) == 1
 
 
 def test_a_new_leader_loads_what_was_parked(store: Store, put: Put, matcher: Matcher, directory: Directory) -> None:
@@ -439,3 +465,27 @@ def test_a_pilot_is_kept_no_longer_when_the_job_is_gone(store: Store, put: Put, 
     matching._reservations._held[one.key] = Reservation(999, NOW, NOW)
     chores(store, matcher, NOW + 1)
     assert job_of(store, 1).pilot == P1.cli
+
+
+def test_a_new_leader_reads_what_was_parked_in_slices(
+    store: Store, put: Put, matcher: Matcher, directory: Directory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who asks meanwhile is answered once, and his older request never."""
+    monkeypatch.setattr(serving, "ROWS", 3)
+    pilots = [pilot(str(number)) for number in range(8)]
+    for number, one in enumerate(pilots):
+        ask(store, matcher, (request(wait=600 + number), one))
+    put(*range(1, 4))  # the hint is lost
+    later = NOW + LEAD_SECONDS + 1
+    successor = Matcher(LeaseSettings(), directory, "there")
+    heard = [chores(store, successor, later)]  # it has read the first of them
+    assert successor.due_in(later) == 0.0
+    heard.append(ask(store, successor, (request(wait=600), pilots[7]), now=later))
+    assert given(heard[-1], pilots[7]) == [1]
+    assert (pilots[7].cli, "main") not in waiting(store)
+    while successor.due_in(later) == 0.0:
+        heard.append(chores(store, successor, later))
+    got = {one.cli: [job for some in heard for job in given(some, one)] for one in pilots}
+    assert sorted(job for some in got.values() for job in some) == [1, 2, 3]
+    assert got[pilots[7].cli] == [1]
+    assert len(waiting(store)) == 5
