@@ -133,7 +133,8 @@ class Lobby:
             rooms: what limits leave, if there are any.
 
         Returns:
-            The requests, at most :data:`AT_ONCE`, and what was left out for that, as ``hinted``.
+            The requests, at most :data:`AT_ONCE`, and where to go on (as ``hinted``) if they leave jobs to others: for
+            they may take other work, or less than they asked for.
         """
         keys: set[Key] = set()
         more: dict[int, float] = {}
@@ -156,7 +157,7 @@ class Lobby:
         keys: set[Key],
         rooms: Rooms | None,
     ) -> float | None:
-        """Add those for a queue's jobs to ``keys``; where to go on if there are too many of both."""
+        """Add those for a queue's jobs to ``keys``; where to go on if there are more of them."""
         left, usable = queue.waiting, index.classes.usable_sites
         owner, group = queue.owner.name, queue.group.name
         if not left:
@@ -167,9 +168,9 @@ class Lobby:
             one = self._waiting[key]
             if barred(owner, group, one.request.offer.site):
                 continue
-            if left <= 0:
-                return None
-            if len(keys) >= AT_ONCE:
+            if one.proxy_place(owner, group, now) is None:
+                continue  # it can have no job of his
+            if left <= 0 or len(keys) >= AT_ONCE:
                 return passed or self._parked.place(key) + 1
             if hopes.has(one):
                 keys.add(key)
