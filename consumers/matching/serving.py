@@ -39,7 +39,7 @@ from .turns import Keeper
 ROUNDS = 4
 """Claims that failed (killed meanwhile) are replaced by other jobs in so many rounds; then the pilot waits parked."""
 
-DOUBTS = 32
+DOUBTS = 8
 """Queues looked at for parked requests in one slice: some ms with 50,000 of them parked."""
 
 ROWS = 300
