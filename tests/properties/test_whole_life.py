@@ -20,7 +20,7 @@ from schemas.job import JobStatus
 from schemas.messages.user import DeleteJobs, KillJobs, RescheduleJobs
 from tests.support.effort import FACTOR
 from tests.support.reference_matcher import Limited
-from tests.support.whole_life import OFFERS, SHAPES, SITES, USERS, World
+from tests.support.whole_life import SHAPES, SITES, USERS, World
 
 PILOTS = st.integers(0, 3)
 senders = st.sampled_from(USERS)
@@ -102,7 +102,7 @@ class WholeLife(RuleBasedStateMachine):
 
     @rule(
         number=PILOTS,
-        offer=st.sampled_from(OFFERS),
+        which=st.sampled_from([0, 0, 1]),
         jobs=st.sampled_from([1, 1, 2, 5]),
         slot=st.sampled_from(["a", "a", "b"]),
         wait=st.sampled_from([0.0, 60.0, 1200.0, 1200.0]),
@@ -110,8 +110,8 @@ class WholeLife(RuleBasedStateMachine):
         holds=senders,
         now=st.booleans(),
     )
-    def request(self, number, offer, jobs, slot, wait, csrs, holds, now):
-        self.world.request(number, offer, jobs, slot, wait, csrs, holds)
+    def request(self, number, which, jobs, slot, wait, csrs, holds, now):
+        self.world.request(number, which, jobs, slot, wait, csrs, holds)
         if now:
             self.world.deliver()
 

@@ -97,14 +97,22 @@ SHAPES: tuple[tuple[str, Wish], ...] = (
 """JDL, and the same for the reference."""
 
 LARGE = {"cpu_seconds": 36_000.0, "wall_seconds": 3000.0, "memory_mb": 2000.0, "disk_mb": 1e5}
-OFFERS: tuple[Offer, ...] = (
-    Offer(site="S1", ce="ce1", processors=1, **LARGE),  # type: ignore[arg-type]
-    Offer(site="S1", ce="ce2", processors=4, whole_node=True, **LARGE),  # type: ignore[arg-type]
-    Offer(site="S2", processors=2, tags=("gold",), **LARGE),  # type: ignore[arg-type]
-    Offer(site="S2", processors=1, tags=("gold",), required_tags=("gold",), **LARGE),  # type: ignore[arg-type]
-    Offer(site="S3", ce="any", processors=8, **LARGE | {"memory_mb": 8000.0}),  # type: ignore[arg-type]
-    Offer(site="S3", processors=2, owners=(BOB.identity,), **LARGE),  # type: ignore[arg-type]
+OFFERS: tuple[tuple[Offer, ...], ...] = (
+    (
+        Offer(site="S1", ce="ce1", processors=1, **LARGE),  # type: ignore[arg-type]
+        Offer(site="S1", ce="ce1", processors=3, owners=(BOB.identity,), **LARGE),  # type: ignore[arg-type]
+    ),
+    (
+        Offer(site="S1", ce="ce2", processors=4, whole_node=True, **LARGE),  # type: ignore[arg-type]
+        Offer(site="S1", ce="ce2", processors=1, groups=("vo_prod",), **LARGE),  # type: ignore[arg-type]
+    ),
+    (
+        Offer(site="S2", processors=2, tags=("gold",), **LARGE),  # type: ignore[arg-type]
+        Offer(site="S2", processors=1, tags=("gold",), required_tags=("gold",), **LARGE),  # type: ignore[arg-type]
+    ),
+    (Offer(site="S3", ce="any", processors=8, **LARGE | {"memory_mb": 8000.0}),),  # type: ignore[arg-type]
 )
+"""Of each pilot: it stays where it is."""
 
 
 @functools.cache
@@ -276,6 +284,7 @@ class World:
         assert (match.owner, match.group) == (owner.identity, owner.group)
         assert obstacle(wish, offer, self.usable) is None, (obstacle(wish, offer, self.usable), wish, offer)
         assert not offer.owners or owner.identity in offer.owners
+        assert not offer.groups or owner.group in offer.groups
         assert owner.identity not in self.suspended
         self.grants[key] = offer
         start = Start(match.job, self.now, values_of(owner, wish, offer))
@@ -316,11 +325,12 @@ class World:
 
     # -- pilots -------------------------------------------------------------------------------------------------
 
-    def request(self, number: int, offer: Offer, jobs: int, slot: str, wait: float, csrs: int, holds: Sender) -> None:
+    def request(self, number: int, which: int, jobs: int, slot: str, wait: float, csrs: int, holds: Sender) -> None:
         """A pilot asks."""
         one = self.pilots[number]
         if not one.alive:
             return
+        offer = OFFERS[number][which % len(OFFERS[number])]
         held = () if csrs else (HeldProxy(owner=holds.identity, group=holds.group, not_after=self.now + 9000),)
         message = RequestMatch(
             slot=slot,
@@ -514,6 +524,8 @@ class World:
                 holders[held.job].append(one.sender.cli)
         assert all(len(some) == 1 for some in holders.values()), f"runs twice at once: {holders}"
         self._check_limits()
+        if self.is_quiet():
+            self.check_nobody_waits_in_vain()
 
     def _check_limits(self) -> None:
         """Never above a limit; where more ran when it was set, never more than ran before."""
@@ -573,6 +585,14 @@ class World:
         self.check()
         self.check_nobody_waits_in_vain()
 
+    def is_quiet(self) -> bool:
+        """Nothing is on its way, nothing was lost, and who leads has nothing left to do."""
+        leading = self.leading()
+        if self.to_matcher or self.returned or self.lost or self.asleep or len(leading) != 1:
+            return False
+        due = leading[0].due_in(self.now)
+        return due is not None and due > 0
+
     def check_nobody_waits_in_vain(self) -> None:
         """No waiting job fits a parked request."""
         with self.store.reading() as tx:
@@ -592,6 +612,8 @@ class World:
 
     def may_have(self, owner: Sender, asked: RequestMatch) -> bool:
         """Whether jobs of this owner may run on what was asked for, at this moment."""
+        if asked.offer.groups and owner.group not in asked.offer.groups:
+            return False
         if owner.identity in self.suspended or (asked.offer.owners and owner.identity not in asked.offer.owners):
             return False
         held = {(one.owner, one.group) for one in asked.holds if one.not_after - self.now > 900}
