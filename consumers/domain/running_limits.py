@@ -218,11 +218,16 @@ class Rooms:
 
 @dataclass(slots=True)
 class _Held:
-    """What a lease counts for, and when its instances opened before it."""
+    """What a lease counts for, and when its instances opened before it.
+
+    Attributes:
+        former: an older lease of the job, whose end nobody told; it counts until this one is confirmed.
+    """
 
     attempt: int
     instances: tuple[Instance, ...]
     before: tuple[float, ...] = field(default=())
+    former: _Held | None = None
 
 
 class RunningLimits:
@@ -278,7 +283,10 @@ class RunningLimits:
                 self._settle(one)
 
     def started(self, lease: Lease) -> None:
-        """A lease begins now (at ``lease.matched``). An older lease of the job has ended by that."""
+        """A lease begins now (at ``lease.matched``). An older lease of the job has ended by that.
+
+        If its attempt has no number yet (0), the older one ends when it gets one (:meth:`confirm`).
+        """
         self.ended(lease.job, lease.attempt)
         for one in self._hold(lease):
             self._settle(one)
@@ -288,6 +296,8 @@ class RunningLimits:
         held = self._leases.get(job)
         if held is not None:
             held.attempt = attempt
+            former, held.former = held.former, None
+            self._release(former)
 
     def withdraw(self, job: int) -> None:
         """The last lease told of this job never began: delays are as if it had not been told."""
@@ -297,6 +307,8 @@ class RunningLimits:
                 one.running -= 1
                 self._set_opens(one, before)
                 self._settle(one)
+            if held.former is not None:
+                self._leases[job] = held.former
 
     def ended(self, job: int, attempt: int) -> None:
         """The lease of this attempt has ended; of another, or told again: nothing."""
@@ -304,14 +316,21 @@ class RunningLimits:
         if held is None or held.attempt > attempt:
             return
         del self._leases[job]
-        for one in held.instances:
+        self._release(held)
+        self._release(held.former)
+
+    def _release(self, held: _Held | None) -> None:
+        """What a lease counted for has room."""
+        for one in held.instances if held is not None else ():
             one.running -= 1
             self._settle(one)
 
     def _hold(self, lease: Lease) -> tuple[Instance, ...]:
         concerned = self.instances(lease.facts)
-        if concerned:
-            self._leases[lease.job] = _Held(lease.attempt, concerned, tuple(one.opens for one in concerned))
+        former = self._leases.get(lease.job)
+        if concerned or former is not None:
+            before = tuple(one.opens for one in concerned)
+            self._leases[lease.job] = _Held(lease.attempt, concerned, before, former)
             for one in concerned:
                 one.running += 1
                 self._start(one, lease.matched)

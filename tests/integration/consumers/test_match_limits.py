@@ -18,7 +18,7 @@ from consumers.settings import LeaseSettings
 from consumers.store import Store, leases, queues
 from consumers.store.errors import NotLeader
 from schemas.limits import MatchLimit
-from schemas.messages.event import LeasesEnded, WorkWaiting
+from schemas.messages.event import EndedLease, LeasesEnded, WorkWaiting
 from schemas.messages.pilot import Goodbye, Offer, RequestMatch
 from schemas.messages.service import MatchResponse
 from tests.support.jobs import job_of, put_job
@@ -208,6 +208,27 @@ def test_a_lost_hint_is_made_good(store: Store, put: Put, make: Make) -> None:
     answers = [given(*settle(store, matcher, NOW + 2 * second)) for second in range(1, int(RECONCILE_SECONDS / 2) + 3)]
     assert answers[0] == []
     assert [job for some in answers for job in some] == [1]  # it waits again, and is the oldest
+
+
+@pytest.mark.parametrize("again_at", ["S1", "S2"])
+def test_a_job_that_is_matched_again_before_its_end_is_told_counts_once(
+    store: Store, put: Put, make: Make, again_at: str
+) -> None:
+    queue = put(1)
+    matcher = make(MatchLimit(scope="site=S1", running=2))
+    crowd = pilots(5)
+    assert given(ask(store, matcher, (request(), crowd[0]))) == [1]
+    leave(store, crowd[0], limited=False)  # the end is not told, but that the job waits again
+    tell(store, matcher, [admitted(WorkWaiting(queues=(queue,)), HINT)], NOW)
+    assert given(ask(store, matcher, (request(again_at), crowd[1]))) == [1]
+    settle(store, matcher, NOW)
+    put(2, 3, 4)
+    tell(store, matcher, [admitted(WorkWaiting(queues=(queue,)), HINT)], NOW)
+    assert len(given(ask(store, matcher, *((request(), one) for one in crowd[2:])))) == (1 if again_at == "S1" else 2)
+    leave(store, crowd[1], limited=False)
+    ended = LeasesEnded(leases=(EndedLease(job=1, attempt=job_of(store, 1).attempt),))
+    heard = tell(store, matcher, [admitted(ended, HINT)], NOW)
+    assert len(given(heard, *settle(store, matcher, NOW))) == (1 if again_at == "S1" else 0)
 
 
 def test_limits_are_raised_and_lowered_while_it_runs(store: Store, directory: Directory, put: Put, make: Make) -> None:
