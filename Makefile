@@ -39,9 +39,9 @@ lint:
 check: lint ## lint, types, architecture contracts, and the tests that need no server
 	@$(VENV)/python -m pytest -q -n 2 tests/unit tests/properties $(ARGS)
 
-fuzz: ## damaged inputs for every parser, FUZZ (20) times as many as in `make check`
+fuzz: ## damaged inputs for every parser, and the matcher against its specification, FUZZ (20) times as many as in `make check`
 	@sh compose/bootstrap.sh --dev
-	@PILOTAGE_FUZZ=$(FUZZ) $(VENV)/python -m pytest -q -n 2 --timeout 3600 tests/properties -k "fuzz or chain or delegation or envelope" $(ARGS)
+	@PILOTAGE_FUZZ=$(FUZZ) $(VENV)/python -m pytest -q -n 2 --timeout 3600 tests/properties -k "fuzz or chain or delegation or envelope or reference or whole_life or matching or limits" $(ARGS)
 
 pilot: setup ## build the pilot as one file, pilot.pyz
 	@$(VENV)/python -m pilot.build

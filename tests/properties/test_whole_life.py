@@ -5,190 +5,38 @@ The world and what must hold in it: :mod:`tests.support.whole_life`. `make fuzz`
 
 from __future__ import annotations
 
-import atexit
-import functools
 import shutil
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
-from hypothesis import HealthCheck, Phase, settings
-from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+import pytest
 
 from consumers.store import Store
-from schemas.job import JobStatus
-from schemas.messages.user import DeleteJobs, KillJobs, RescheduleJobs
-from tests.support.effort import FACTOR
-from tests.support.reference_matcher import Limited
-from tests.support.whole_life import SHAPES, SITES, USERS, World
-
-PILOTS = st.integers(0, 3)
-senders = st.sampled_from(USERS)
-REPORTED = [JobStatus.RUNNING, JobStatus.DONE, JobStatus.FAILED, JobStatus.RESCHEDULED]
-rarely = st.sampled_from([False] * 7 + [True])
+from tests.support.whole_life_walk import walk
 
 
-VALUES = {
-    "site": ("S1", "S2", "*"),
-    "ce": ("ce1", "*"),
-    "job-type": ("User", "Test", "*"),
-    "owner": (USERS[0].identity, "*"),
-    "group": ("vo_user", "*"),
-}
+def in_memory() -> Path | None:
+    """Where a thousand small stores cost little, if there is such a place."""
+    shared = Path("/dev/shm")
+    return shared if shared.is_dir() else None
 
 
-@st.composite
-def limits(draw):
-    """One about one or two attributes."""
-    scope = draw(st.lists(st.sampled_from(sorted(VALUES)), min_size=1, max_size=2, unique=True))
-    running = draw(st.sampled_from([None, 0, 1, 2, 3]))
-    delay = draw(st.sampled_from([30.0, 100.0] if running is None else [0.0, 0.0, 30.0]))
-    return Limited({name: draw(st.sampled_from(VALUES[name])) for name in scope}, running, delay)
-
-
-def new_folder() -> Path:
-    """In memory where that is possible: a thousand small stores."""
-    return Path(tempfile.mkdtemp(prefix="whole-life-", dir="/dev/shm" if Path("/dev/shm").is_dir() else None))
-
-
-@functools.cache
-def template() -> Path:
+@pytest.fixture
+def template() -> Iterator[Path]:
     """A store with its tables, to be copied."""
-    folder = new_folder()
-    atexit.register(shutil.rmtree, folder)
-    Store.open(f"sqlite:///{folder}/store.db").close()
-    return folder / "store.db"
+    with tempfile.TemporaryDirectory(prefix="whole-life-", dir=in_memory()) as folder:
+        Store.open(f"sqlite:///{folder}/store.db").close()
+        yield Path(folder) / "store.db"
 
 
-class WholeLife(RuleBasedStateMachine):
-    """Steps in the world."""
+def test_whole_lives(template: Path) -> None:
+    @contextmanager
+    def place() -> Iterator[Store]:
+        with tempfile.TemporaryDirectory(prefix="whole-life-", dir=in_memory()) as folder:
+            shutil.copy(template, folder)
+            with Store.open(f"sqlite:///{folder}/store.db", upgrade=False) as store:
+                yield store
 
-    world: World
-
-    def store(self) -> Store:
-        """An empty one."""
-        self.folder = new_folder()
-        shutil.copy(template(), self.folder / "store.db")
-        return Store.open(f"sqlite:///{self.folder}/store.db", upgrade=False)
-
-    @initialize()
-    def begin(self) -> None:
-        self.world = World(self.store())
-
-    def teardown(self) -> None:
-        if hasattr(self, "world"):
-            self.world.settle()
-            self.world.store.close()
-            shutil.rmtree(self.folder)
-
-    @invariant()
-    def all_well(self) -> None:
-        if hasattr(self, "world"):
-            self.world.check()
-
-    # ---- users
-
-    @rule(sender=senders, shape=st.integers(0, len(SHAPES) - 1), count=st.integers(1, 4))
-    def submit(self, sender, shape, count):
-        if sender.identity not in self.world.suspended:
-            self.world.submit(sender, shape, count)
-
-    @precondition(lambda self: self.world.submitted)
-    @rule(kind=st.sampled_from([KillJobs, KillJobs, DeleteJobs, RescheduleJobs]), data=st.data())
-    def command(self, kind, data):
-        self.world.command(kind, data.draw(st.sampled_from(sorted(self.world.submitted))))
-
-    # ---- pilots
-
-    @rule(
-        number=PILOTS,
-        which=st.sampled_from([0, 0, 1]),
-        jobs=st.sampled_from([1, 1, 2, 5]),
-        slot=st.sampled_from(["a", "a", "b"]),
-        wait=st.sampled_from([0.0, 60.0, 1200.0, 1200.0]),
-        csrs=st.sampled_from([0, 1, 1, 2]),
-        holds=senders,
-        now=st.booleans(),
-    )
-    def request(self, number, which, jobs, slot, wait, csrs, holds, now):
-        self.world.request(number, which, jobs, slot, wait, csrs, holds)
-        if now:
-            self.world.deliver()
-
-    @rule(number=PILOTS, accept=st.sampled_from([True, True, True, False]))
-    def read_mail(self, number, accept):
-        self.world.read_mail(number, accept=accept)
-
-    @rule(number=PILOTS)
-    def heartbeat(self, number):
-        self.world.heartbeat(number)
-
-    @rule(
-        number=PILOTS,
-        status=st.sampled_from([JobStatus.RUNNING, JobStatus.DONE, JobStatus.FAILED, JobStatus.RESCHEDULED]),
-    )
-    def report(self, number, status):
-        self.world.report(number, status)
-
-    @rule(number=PILOTS, says_so=st.booleans())
-    def goodbye(self, number, says_so):
-        self.world.goodbye(number, says_so=says_so)
-
-    @rule(number=PILOTS)
-    def new_pilot(self, number):
-        self.world.new_pilot(number)
-
-    # ---- the matcher and time
-
-    @rule(most=st.sampled_from([1, 2, 100, 100]), which=st.integers(0, 1), fail=rarely)
-    def deliver(self, most, which, fail):
-        self.world.deliver(most, which=which, fail=fail)
-
-    @rule(fail=rarely)
-    def chores(self, fail):
-        self.world.send_back()
-        self.world.chores(fail=fail)
-
-    @rule()
-    def lose_hints(self):
-        self.world.lose_hints()
-
-    @rule(seconds=st.sampled_from([1.0, 6.0, 19.0, 45.0, 80.0]))
-    def time_passes(self, seconds):
-        self.world.pass_time(seconds)
-
-    @rule(number=st.integers(0, 1))
-    def restart_matcher(self, number):
-        self.world.restart_matcher(number)
-
-    @rule(number=st.integers(0, 1), asleep=st.booleans())
-    def pause_matcher(self, number, asleep):
-        (self.world.asleep.add if asleep else self.world.asleep.discard)(number)
-
-    # ---- operators
-
-    @rule(site=st.sampled_from(SITES), usable=st.booleans())
-    def set_site(self, site, usable):
-        self.world.set_site(site, usable=usable)
-
-    @rule(sender=senders, suspended=st.booleans())
-    def set_suspended(self, sender, suspended):
-        self.world.set_suspended(sender, suspended=suspended)
-
-    @rule(limits=st.lists(limits(), max_size=2))
-    def set_limits(self, limits):
-        self.world.set_limits(limits)
-
-    @rule()
-    def settle(self):
-        self.world.settle()
-
-
-WholeLife.TestCase.settings = settings(
-    max_examples=40 * FACTOR,
-    stateful_step_count=30,
-    deadline=None,
-    suppress_health_check=list(HealthCheck),
-    phases=(Phase.explicit, Phase.generate, Phase.shrink),  # a walk takes a quarter of a second: explaining, minutes
-)
-TestWholeLife = WholeLife.TestCase
+    walk(place, 40)
