@@ -8,7 +8,7 @@ with waiting jobs are in the order; an empty one is forgotten by :meth:`Index.dr
 Order inside an owner: :func:`rank`, smallest first; between groups and between a group's owners: :mod:`.shares`. In a
 *sharing* group (property JobSharing) the owners have no turns: the order is that of their first jobs' ranks. Background
 groups, and owners whose share is 0, come after all the others. Which queue is next for an offer is :mod:`.choose`'s to
-say; what is kept of turns over a restart, and a job's place in the order, are :mod:`.standing`'s.
+say; what is kept of turns over a restart is :mod:`.standing`'s.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""How everybody stands: kept over a restart, forgotten when it means nothing any more, told to who asks.
+"""How everybody stands: kept over a restart, and forgotten when it means nothing any more.
 
 :func:`dump` and :func:`restore` carry the turns from one leader to the next, exactly: what is kept is each pass as it
 was at the clock's epoch (later charges weigh more, see :mod:`.shares`), so nothing is rounded on the way.
@@ -6,16 +6,12 @@ was at the clock's epoch (later charges weigh more, see :mod:`.shares`), so noth
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
-from dataclasses import dataclass
-from math import inf
+from collections.abc import Collection
 
 import msgspec
 
-from schemas.messages.pilot import Offer
-
-from .index import Index, Queue, rank
-from .shares import DEFAULT_SHARE, Clock, Member, Turns
+from .index import Index
+from .shares import DEFAULT_SHARE, Member, Turns
 
 
 class Kept(msgspec.Struct, frozen=True):
@@ -38,93 +34,6 @@ class Kept(msgspec.Struct, frozen=True):
     last: float
     last_background: float
     time: float
-
-
-@dataclass(frozen=True, slots=True)
-class Place:
-    """Where a member stands among its like.
-
-    Attributes:
-        name: of the group or owner.
-        share: as the registry says it, 1 by default.
-        background: it gets only what others leave.
-        used: processors that it was given lately: each counts half after every half-life.
-        before: names of those whose turn is before, nearest last.
-        among: how many have waiting jobs.
-    """
-
-    name: str
-    share: float
-    background: bool
-    used: float
-    before: tuple[str, ...]
-    among: int
-
-
-@dataclass(frozen=True, slots=True)
-class Standing:
-    """Where a queue's jobs stand.
-
-    Attributes:
-        group: its group among the groups.
-        owner: its owner among the group's owners.
-        sharing: the group's jobs are in one order, whoever's they are: then ``owner.before`` are those whose first jobs
-            come before his.
-        ahead: other waiting jobs of the same owner (in a sharing group: of all owners) that may be before the job; at
-            most so many, as of each queue and priority only the oldest job's age is known here.
-    """
-
-    group: Place
-    owner: Place
-    sharing: bool
-    ahead: int
-
-
-def standing(
-    index: Index,
-    queue_id: int,
-    priority: int | None = None,
-    submitted: float | None = None,
-    offer: Offer | None = None,
-) -> Standing:
-    """Where a job stands now.
-
-    Args:
-        index: is only looked at.
-        queue_id: the job's task queue.
-        priority: of the job, ``None``: of the queue's next one.
-        submitted: when the job was; ``None``: the oldest of its priority.
-        offer: count those groups, owners and jobs only that fit this offer; ``None``: all.
-
-    Raises:
-        KeyError: the queue is not known, or no job of the priority waits there.
-    """
-    queue = index.queue(queue_id)
-    fitting = -1 if offer is None else index.classes.fitting(offer)
-    chosen = queue.head() if priority is None else priority
-    since = queue.levels[chosen].oldest if submitted is None else submitted
-    groups = [one for one in index.groups.values() if one.active and one.mask & fitting]
-    owners = [one for one in queue.group.owners.values() if one.active and one.mask & fitting]
-    concerned = owners if queue.group.sharing else [queue.owner]
-    ahead = sum(_ahead(one, rank(chosen, since), fitting) for owner in concerned for one in owner.queues.values())
-    return Standing(
-        group=_place(queue.group, groups, index.clock),
-        owner=_place(queue.owner, owners, index.clock),
-        sharing=queue.group.sharing,
-        ahead=max(0, ahead - (fitting >> queue.place & 1)),
-    )
-
-
-def place_of(index: Index, group: str, owner: str = "") -> Place:
-    """How a group, or an owner in it, stands among all.
-
-    Raises:
-        KeyError: nothing is known of it.
-    """
-    known = index.groups[group]
-    if owner:
-        return _place(known.owners[owner], known.owners.values(), index.clock)
-    return _place(known, index.groups.values(), index.clock)
 
 
 def dump(index: Index, changed: Collection[tuple[str, str]] | None = None) -> list[Kept]:
@@ -190,22 +99,3 @@ def _of(index: Index, group: str, owner: str) -> Member:
 def _kept(member: Member, turns: Turns | None, group: str, owner: str, epoch: float) -> Kept:
     last = turns.last if turns is not None else (0.0, 0.0)
     return Kept(group, owner, member.turn, member.used, last[0], last[1], epoch)
-
-
-def _place(member: Member, among: Iterable[Member], clock: Clock) -> Place:
-    active = sorted(one.place for one in among if one.active)
-    mine = member.place if member.active else (member.background, inf, member.name)
-    return Place(
-        name=member.name,
-        share=member.share / DEFAULT_SHARE,
-        background=member.background,
-        used=member.used / clock.weight,
-        before=tuple(name for *_, name in active if name != member.name)[: sum(one < mine for one in active)],
-        among=len(active),
-    )
-
-
-def _ahead(queue: Queue, mine: float, fitting: int) -> int:
-    if not fitting >> queue.place & 1:
-        return 0
-    return sum(level.count for priority, level in queue.levels.items() if rank(priority, level.oldest) <= mine)

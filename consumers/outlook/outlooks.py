@@ -229,6 +229,9 @@ class Outlooks:
             more=more,
             background=group.background,
             sharing=group.sharing,
+            group_used=round(group.used / index.clock.weight, 1),
+            owner_share=owner.share / DEFAULT_SHARE,
+            owner_used=round(owner.used / index.clock.weight, 1),
         )
 
     def _before(self, owners: Sequence[Owner], priority: int, submitted: float, job: int) -> tuple[int, bool]:

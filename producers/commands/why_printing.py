@@ -191,13 +191,18 @@ def _place(place: Place | None) -> str:
     after = f"after {'more than ' if place.more else ''}{before} of {whose}"
     parts = [f"{after if place.before else f'first of {whose}'} (priority {place.priority})"]
     if place.owners_waiting > 1:
-        parts.append(f"its owner's turn is {_nth(place.owners_before)} of {place.owners_waiting} in {place.group}")
+        had = _had(place.owner_share, place.owner_used) if place.owner_share != 1.0 or place.owner_used else ""
+        parts.append(f"its owner's turn{had} is {_nth(place.owners_before)} of {place.owners_waiting} in {place.group}")
     if place.groups_waiting > 1:
-        share = f"share {place.group_share:g}"
-        parts.append(f"the turn of {place.group} ({share}) is {_nth(place.groups_before)} of {place.groups_waiting}")
+        had = _had(place.group_share, place.group_used)
+        parts.append(f"the turn of {place.group}{had} is {_nth(place.groups_before)} of {place.groups_waiting}")
     if place.background:
         parts.append(f"{place.group} is a background group: it gets only what others leave")
     return "; ".join(parts)
+
+
+def _had(share: float, used: float) -> str:
+    return f" (share {share:g}{f', {used:,.0f} processors lately' if used else ''})"
 
 
 def _nth(before: int) -> str:

@@ -141,10 +141,13 @@ class Place(Value, frozen=True, kw_only=True):
     Attributes:
         group: whose turn counts first.
         group_share: of the computing, against other groups.
+        group_used: processors that it was given lately: each counts half after a half-life (a day).
         groups_waiting: groups with waiting jobs.
         groups_before: of these, those whose turn is before.
         owners_waiting: owners with waiting jobs in the group.
         owners_before: of these, those whose turn is before.
+        owner_share: of the group's computing, against other owners.
+        owner_used: processors that the owner was given lately.
         priority: user priority.
         before: jobs of the same owner and group that go first.
         more: there are more of these than ``before`` says.
@@ -163,6 +166,9 @@ class Place(Value, frozen=True, kw_only=True):
     more: bool = False
     background: bool = False
     sharing: bool = False
+    group_used: float = 0.0
+    owner_share: float = 1.0
+    owner_used: float = 0.0
 
 
 class Estimate(Value, frozen=True, kw_only=True):

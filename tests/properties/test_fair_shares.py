@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping
 
 import pytest
@@ -135,7 +135,7 @@ def test_who_comes_and_goes_gets_what_he_should() -> None:
     run.step = 30.0
     run.submit(99, "g99", "always")
     there: set[str] = {"g99"}
-    ideal: Counter[str] = Counter()
+    ideal: defaultdict[str, float] = defaultdict(float)
     weights = {**run.shares, "g99": 1_000.0}
     worst, matches = 0.0, 0
     came: Counter[str] = Counter()

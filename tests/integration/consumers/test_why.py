@@ -295,6 +295,7 @@ def test_whose_turn_it_is_is_what_the_matcher_left_in_the_store(store: Store, mo
     assert bob is not None
     assert (ada.owners_before, bob.owners_before) == (1, 0)
     assert (ada.groups_before, ada.groups_waiting) == (1, 2)
+    assert (ada.group_used, ada.owner_used, bob.owner_used) == pytest.approx((100.0, 90.0, 10.0), abs=0.2)
     assert explained(store, monitor, 3, BOB_PROD).place.sharing  # type: ignore[union-attr]  # it waits
 
 

@@ -1,10 +1,11 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 
 import pytest
 
-from consumers.domain.choose import NoMatch, choose, reserve
+from consumers.domain.choose import NoMatch, choose, cost, reserve
 from consumers.domain.index import AGEING_SECONDS, Index, rank
 from consumers.domain.requirements import Condition, canonical
 from consumers.domain.shares import MAX_CREDIT, Policy
@@ -196,3 +197,132 @@ def test_one_job_at_a_time_gains_no_turns() -> None:
         if outcome[0].queue_id == 9:
             index.drop_queue(9)
     assert counts == {0: 100, 1: 100, 9: 100}
+
+
+class Bars:
+    """Limits that close what they are told to."""
+
+    def __init__(self, everybody: int = 0, groups: Mapping[str, int] = {}, owners: Mapping[str, int] = {}) -> None:
+        self.classes = everybody
+        self.groups = groups
+        self.owners = owners
+
+    def of_group(self, group: str) -> int:
+        return self.groups.get(group, 0)
+
+    def of_owner(self, group: str, owner: str) -> int:
+        return self.owners.get(f"{group}/{owner}", 0)
+
+
+class TestClosed:
+    @staticmethod
+    def given(index: Index, closed: Bars) -> int | None:
+        outcome = choose(NODE, index, 0.0, closed=closed)
+        if isinstance(outcome, NoMatch):
+            assert [reason.condition for reason in outcome.reasons] == [Condition.LIMIT]
+            return None
+        return outcome[0].queue_id
+
+    def test_each_scope_closes_its_own(self) -> None:
+        index = index_of(("g0", "o0"), ("g0", "o1"), ("g1", "o0"))
+        index.add_queue(9, canonical(memory_mb=5), "g1", "o0")
+        index.add(9, 1, 1, 0.0)
+        easy, other = (1 << index.queue(number).place for number in (0, 9))
+        assert self.given(index, Bars()) == 0
+        assert self.given(index, Bars(easy)) == 9
+        assert self.given(index, Bars(groups={"g0": -1})) == 2
+        assert self.given(index, Bars(groups={"g0": easy, "g1": easy})) == 9
+        assert self.given(index, Bars(owners={"g0/o0": easy})) == 1
+        assert self.given(index, Bars(other, owners={"g0/o0": -1, "g0/o1": -1})) == 2
+        assert self.given(index, Bars(-1)) is None
+        assert self.given(index, Bars(easy, groups={"g1": other})) is None
+
+    def test_what_is_held_is_counted_apart_from_what_does_not_fit(self) -> None:
+        index = index_of(("g0", "o0"))
+        index.add_queue(9, canonical(sites=["B"]), "g1", "o0")
+        index.add(9, 1, 1, 0.0)
+        outcome = choose(NODE, index, 0.0, closed=Bars(owners={"g0/o0": -1}))
+        assert isinstance(outcome, NoMatch)
+        assert outcome.texts() == ("1 class: site A is not wanted", "1 class: limits are reached")
+
+
+class TestSharingGroup:
+    def shared(self) -> Index:
+        index = index_of(("g", "o0"), ("g", "o1"), ("g", "o2"), jobs=0)
+        index.set_share("g", 1000, sharing=True)
+        for number, submitted in enumerate((30.0, 10.0, 20.0)):
+            index.add(number, 1, 2, submitted)
+        return index
+
+    def test_all_jobs_are_in_one_order(self) -> None:
+        index = self.shared()
+        index.add_queue(7, canonical(memory_mb=1), "g", "o0")
+        index.add(7, 3, 1, 50.0)
+        outcome = reserve(NODE, index, 0.0, 9)
+        assert not isinstance(outcome, NoMatch)
+        assert [one.queue_id for one in outcome] == [7, 1, 1, 2, 2, 0, 0]
+
+    def test_an_owner_who_may_not_is_passed_over(self) -> None:
+        index = self.shared()
+        outcome = choose(NODE, index, 0.0, serves=lambda _, owner: owner != "o1")
+        assert not isinstance(outcome, NoMatch)
+        assert outcome[0].queue_id == 2
+
+    def test_the_first_job_that_fits_counts_not_the_first(self) -> None:
+        index = self.shared()
+        index.add_queue(7, canonical(sites=["B"]), "g", "o0")
+        index.add(7, 1, 1, 0.0)  # o0 is first by this one, and it does not fit
+        outcome = choose(NODE, index, 0.0)
+        assert not isinstance(outcome, NoMatch)
+        assert outcome[0].queue_id == 1
+
+    def test_turns_come_back_with_the_flag(self) -> None:
+        index = self.shared()
+        index.set_share("g", 1000)
+        assert draw(index, 3) == {0: 1, 1: 1, 2: 1}
+        index.set_share("g", 1000, sharing=True)
+        assert draw(index, 3) == {1: 1, 2: 1, 0: 1}
+
+
+@pytest.mark.parametrize("owners", [3, 60])
+def test_few_who_fit_among_many_keep_their_turns(owners: int) -> None:
+    """Looked up by class, or found on a walk through all: the order is the same."""
+    index = index_of(*[("g", f"o{number}") for number in range(owners)])
+    rare = canonical(sites=["B"])
+    for number in (0, 2):
+        index.add_queue(1000 + number, rare, "g", f"o{number}")
+        index.add(1000 + number, 1, MANY, 0.0)
+    for number in range(owners):
+        index.remove(number, 1, MANY)
+        index.drop_queue(number)
+        index.add_queue(number, canonical(sites=["A"]), "g", f"o{number}")
+        index.add(number, 1, MANY, 0.0)
+    at_b = Offer(site="B", cpu_seconds=1e9)
+    assert draw(index, 5, at_b) == {1000: 3, 1002: 2}
+    assert draw(index, 5, at_b) == {1000: 2, 1002: 3}
+
+
+def test_a_match_costs_the_processors_that_it_takes() -> None:
+    index = Index()
+    wants = (EASY, canonical(min_processors=4, max_processors=8), canonical(whole_node=True))
+    for number, want in enumerate(wants):
+        index.add_queue(number, want, f"g{number}", "o")
+        index.add(number, 1, MANY, 0.0)
+    node = Offer(site="A", cpu_seconds=1e9, processors=8, memory_mb=64_000, whole_node=True)
+    assert [cost(want, node) for want in wants] == [1, 4, 8]
+    assert draw(index, 110, node) == pytest.approx({0: 80, 1: 20, 2: 10}, abs=1)
+
+
+def test_a_group_bound_pilot() -> None:
+    index = index_of(("g0", "o"), ("g1", "o"))
+    assert draw(index, 3, Offer(site="A", cpu_seconds=1e9, groups=("g1",))) == {1: 3}
+    outcome = choose(Offer(site="A", cpu_seconds=1e9, groups=("g9",)), index, 0.0)
+    assert isinstance(outcome, NoMatch)
+    assert [reason.condition for reason in outcome.reasons] == [Condition.GROUP]
+
+
+def test_owners_without_a_share_get_what_the_others_leave() -> None:
+    index = index_of(("g", "o0"), ("g", "o1"), jobs=3)
+    index.set_member_share("g", "o0", 0)
+    assert draw(index, 3) == {1: 3}
+    assert draw(index, 3) == {0: 3}

@@ -6,6 +6,7 @@ import json
 import time
 from pathlib import Path
 
+import msgspec
 import pytest
 import typer
 from typer.testing import CliRunner, Result
@@ -226,3 +227,11 @@ def test_errors_that_are_found_here_are_not_sent(deployment: FakeDeployment, tmp
     (tmp_path / "bad.jdl").write_text("Executable = ;")
     assert run(submit.app, deployment, str(tmp_path / "bad.jdl"), "--dry-run").exit_code == 2
     deployment.assert_nothing_else_sent()
+
+
+def test_a_place_tells_what_was_had_lately(deployment: FakeDeployment) -> None:
+    place = msgspec.structs.replace(PLACE, group_used=1234.4, owner_share=3.0, owner_used=12.0)
+    deployment.answer(ExplainJob, msgspec.structs.replace(EXPLAINED, place=place))
+    text = " ".join(run(job.app, deployment, "explain", "42").stdout.split())
+    assert "its owner's turn (share 3, 12 processors lately) is 2nd of 2 in users" in text
+    assert "the turn of users (share 2, 1,234 processors lately) is 2nd of 3" in text
