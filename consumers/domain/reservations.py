@@ -4,7 +4,8 @@ When it is a job's turn on a pilot as far as its totals go, the job does not fit
 waited for :data:`PATIENCE`, the pilot is *reserved* for the job's class: it gets nothing else until it offers enough.
 So turns decide who is waited for, and a large job starts when the longest of what the pilot ran then is over. Bounded:
 :data:`MOST_PER_QUEUE` and :data:`MOST` pilots at a time, never more than jobs wait, none for longer than
-:data:`LONGEST`; then it takes what comes for as long again.
+:data:`LONGEST` (then it takes what comes for as long again), and only while it could have such a job once it is empty:
+its time must be enough, and no limit reached.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from schemas.messages.pilot import Offer
 
 from .choose import Closed, NoMatch, Serves, choose
 from .index import Index, Queue
+from .requirements import not_theirs
 
 PATIENCE = 1800.0
 """Seconds that a job waits before a pilot is emptied for it: by then chance had its try."""
@@ -65,12 +67,12 @@ class Reservations:
     def ask(self, key: Key, offer: Offer, now: float, serves: Serves | None, closed: Closed | None) -> Queue | None:
         """For which queue a pilot that asks is reserved, from before or from now on; ``None``: it takes what comes."""
         held = self._held.get(key)
-        if held is not None and self._holds(held, now):
-            held.asked = now
-            return self._index.queue(held.queue_id)
-        if held is not None:
-            self._give_up(key, held, now)
         total = whole(offer)
+        if held is not None:
+            if self._holds(held, now) and self._could_have(held, total or offer, serves, closed):
+                held.asked = now
+                return self._index.queue(held.queue_id)
+            self._give_up(key, held, now)
         if total is None or len(self._held) >= MOST or self._resting.get(key, 0.0) > now:
             return None
         if not self._index.classes.fitting(total) & ~self._index.classes.fitting(offer):
@@ -104,6 +106,17 @@ class Reservations:
         if now - one.since > LONGEST:
             self._resting[key] = now + LONGEST
         self.release(key)
+
+    def _could_have(self, one: Reservation, total: Offer, serves: Serves | None, closed: Closed | None) -> bool:
+        """Whether the pilot, once empty, could still have such a job: its time shrinks, limits may be reached."""
+        queue = self._index.queue(one.queue_id)
+        group, owner = queue.group.name, queue.owner.name
+        shut = 0 if closed is None else closed.classes | closed.of_group(group) | closed.of_owner(group, owner)
+        return (
+            bool((self._index.classes.fitting(total) & ~shut) >> queue.place & 1)
+            and not_theirs(total, owner, group) is None
+            and (serves is None or serves(group, owner))
+        )
 
     def _holds(self, one: Reservation, now: float) -> bool:
         if one.queue_id not in self._index or now - one.since > LONGEST or now - one.asked > FORGOTTEN:

@@ -6,11 +6,14 @@ import random
 from itertools import count
 
 import pytest
+from msgspec.structs import replace
 
 from consumers.domain.choose import NoMatch, reserve
 from consumers.domain.index import Index
 from consumers.domain.requirements import canonical
 from consumers.domain.reservations import FORGOTTEN, LONGEST, MOST_PER_QUEUE, PATIENCE, Only, Reservations
+from consumers.domain.running_limits import Lease, RunningLimits
+from schemas.limits import MatchLimit
 from schemas.messages.pilot import Offer
 
 LARGE, SMALL = 1, 2
@@ -128,3 +131,31 @@ def test_it_is_given_up_when_the_job_is_gone(index: Index) -> None:
     assert reservations.ask(("p", "main"), offer(1), now, None, None) is not None
     index.remove(LARGE, 1)
     assert reservations.review(now) == [("p", "main")]
+
+
+def test_it_is_given_up_when_the_pilot_could_not_have_the_job_any_more(index: Index) -> None:
+    long = canonical(whole_node=True, cpu_seconds=86400)
+    index.add_queue(3, long, "large", "ada")
+    index.add(3, 1, 1, START)
+    reservations = Reservations(index)
+    now, key = START + PATIENCE + 1, ("p", "main")
+    kept = reservations.ask(key, replace(offer(1), cpu_seconds=90_000.0), now, None, None)
+    assert kept is not None
+    assert kept.id == 3
+    assert reservations.ask(key, replace(offer(1), cpu_seconds=86_000.0), now + 400, None, None) is None, "too late"
+    assert key not in reservations
+
+
+def test_it_is_given_up_when_a_limit_is_reached_or_the_owner_barred(index: Index) -> None:
+    index.add(LARGE, 1, 2, START)
+    limits = RunningLimits((MatchLimit(scope="group=large", running=1),))
+    now, key = START + PATIENCE + 1, ("p", "main")
+    for closing, serving in ((True, True), (False, False)):
+        reservations = Reservations(index)
+        assert reservations.ask(key, offer(1), now, None, limits.closed_for(offer(1), index, now)) is not None
+        if closing:
+            limits.started(Lease(1, 1, "B", "", "User", "ada", "large", now))
+        closed = limits.closed_for(offer(1), index, now)
+        assert reservations.ask(key, offer(1), now + 1, lambda *_, ok=serving: ok, closed) is None
+        assert key not in reservations
+        limits.ended(1, 1)
