@@ -45,9 +45,6 @@ DOUBTS = 8
 ROWS = 300
 """Parked requests read in one slice, at a takeover: 10 ms."""
 
-NO_REQUEST = (float("-inf"), "", "")
-"""Before the first of all."""
-
 DOUBT_ALL = 10
 """Of so many comparisons with the store one doubts all queues, whether or not anything seems to have changed."""
 
@@ -72,7 +69,7 @@ class Matching:
         self._lobby = Lobby()
         self._doubts: dict[int, float] = {}
         self._reconciled = 0
-        self._unread: tuple[float, str, str] | None = None
+        self._unread: parked.Mark | None = None
         self._reservations = Reservations(self._index)
         self._limits = Limiting(self._index)
         self._turns = Keeper(self._index)
@@ -88,7 +85,7 @@ class Matching:
         self._stock.begin()
         while self._stock.under_way:
             self._stock.go_on(batch.tx)
-        self._unread = NO_REQUEST
+        self._unread = parked.FIRST
         self._read_parked(batch)
 
     def _read_parked(self, batch: Batch) -> None:

@@ -1,7 +1,7 @@
 """Leadership: a row with an epoch and an end. A paused old leader is fenced off by :func:`check` in its transaction.
 
-Whoever holds the row inside a transaction keeps a successor waiting. So on PostgreSQL the server ends such a transaction
-when its process says nothing for :data:`PATIENCE_MS`, which is what a process that is paused does.
+Whoever holds the row inside a transaction keeps a successor waiting. So on PostgreSQL the server ends such a
+transaction when its process says nothing for :data:`PATIENCE_MS`, which is what a process that is paused does.
 """
 
 from __future__ import annotations

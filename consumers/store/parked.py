@@ -16,6 +16,12 @@ from .tables.pilots import parked
 Slot: TypeAlias = tuple[str, str]
 """(client, slot)"""
 
+Mark: TypeAlias = tuple[float, str, str]
+"""(deadline, client, slot)"""
+
+FIRST: Mark = (float("-inf"), "", "")
+"""Before the first of all."""
+
 
 class ParkedRow(msgspec.Struct, frozen=True):
     """A parked request.
@@ -62,21 +68,7 @@ def present(tx: Reading, clients: Collection[str]) -> set[Slot]:
     return {(row[0], row[1]) for row in sql.fetch(tx, _present(tx.dialect), ids=sql.listed(tx, sorted(clients)))}
 
 
-def expired(tx: Reading, now: float, limit: int) -> list[ParkedRow]:
-    """Requests whose deadline has come, first ones first."""
-    c = parked.c
-    statement = sa.select(*sql.picked(parked, ParkedRow)).where(c.deadline <= now).order_by(c.deadline).limit(limit)
-    return [ParkedRow(*row) for row in sql.fetch(tx, statement)]
-
-
-def load(tx: Reading) -> list[ParkedRow]:
-    """All parked requests, oldest first: what a new leader starts from."""
-    c = parked.c
-    statement = sa.select(*sql.picked(parked, ParkedRow)).order_by(c.since, c.client, c.slot)
-    return [ParkedRow(*row) for row in sql.fetch(tx, statement)]
-
-
-def page(tx: Reading, after: tuple[float, str, str], limit: int) -> list[ParkedRow]:
+def page(tx: Reading, after: Mark = FIRST, limit: int = 1 << 30) -> list[ParkedRow]:
     """Parked requests behind (deadline, client, slot), in this order: what a new leader reads, some at a time."""
     deadline, client, slot = after
     return [

@@ -1,4 +1,4 @@
-"""Requirements classes and task queues: found or made in bulk, counted and paged for the matcher."""
+"""Requirements classes and task queues: found or made in bulk. What waits in them: :mod:`.heads`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import sqlalchemy as sa
 
 from . import sql
 from .engine import DialectName, Reading, Transaction
-from .tables.jobs import classes, jobs, task_queues
+from .tables.jobs import classes, task_queues
 
 QueueKey: TypeAlias = tuple[int, str, str]
 """(class id, owner, group)"""
@@ -59,37 +59,6 @@ def load(tx: Reading, ids: Collection[int]) -> list[QueueRow]:
     return [QueueRow(*row) for row in sql.fetch(tx, _load(tx.dialect), ids=sql.listed(tx, ids))] if ids else []
 
 
-def waiting_counts(tx: Reading, ids: Collection[int] | None = None) -> dict[int, dict[int, tuple[int, float]]]:
-    """Waiting jobs: queue → user priority → (how many, submission time of the oldest).
-
-    Args:
-        tx: where.
-        ids: only these queues; ``None`` for all that have waiting jobs. A queue without is absent.
-    """
-    parameters = {} if ids is None else {"ids": sql.listed(tx, ids)}
-    counts: dict[int, dict[int, tuple[int, float]]] = {}
-    for queue, priority, count, oldest in sql.fetch(tx, _counts(tx.dialect, ids is not None), **parameters):
-        counts.setdefault(queue, {})[priority] = (count, oldest)
-    return counts
-
-
-def head(
-    tx: Reading, queue_id: int, priority: int, limit: int, exclude: Collection[int] = ()
-) -> list[tuple[int, float]]:
-    """The oldest waiting jobs of one priority in a queue: (id, submitted), by submission time, then id.
-
-    Args:
-        tx: where.
-        queue_id: which queue.
-        priority: which user priority.
-        limit: at most so many.
-        exclude: ids that are spoken for.
-    """
-    most = limit + len(exclude)
-    found = sql.fetch(tx, _head(), queue=queue_id, priority=priority, most=most)
-    return [(job, submitted) for job, submitted in found if job not in exclude][:limit]
-
-
 def _class_ids(tx: Reading, digests: Collection[str]) -> dict[str, int]:
     if not digests:
         return {}
@@ -123,28 +92,4 @@ def _load(dialect: DialectName) -> sa.Executable:
         sa.select(t.id, t.class_id, t.owner, t.grp, classes.c.requirements)
         .join_from(task_queues, classes, t.class_id == classes.c.id)
         .where(sql.among(dialect, t.id))
-    )
-
-
-@cache
-def _counts(dialect: DialectName, some: bool) -> sa.Executable:
-    statement = (
-        sa.select(jobs.c.queue_id, jobs.c.priority, sa.func.count(), sa.func.min(jobs.c.submitted))
-        .where(jobs.c.status == sa.literal_column("'Waiting'"), jobs.c.queue_id.is_not(None))
-        .group_by(jobs.c.queue_id, jobs.c.priority)
-    )
-    return statement.where(sql.among(dialect, jobs.c.queue_id)) if some else statement
-
-
-@cache
-def _head() -> sa.Executable:
-    return (
-        sa.select(jobs.c.id, jobs.c.submitted)
-        .where(
-            jobs.c.status == sa.literal_column("'Waiting'"),
-            jobs.c.queue_id == sa.bindparam("queue", type_=sa.BigInteger),
-            jobs.c.priority == sa.bindparam("priority", type_=sa.BigInteger),
-        )
-        .order_by(jobs.c.submitted, jobs.c.id)
-        .limit(sa.bindparam("most", type_=sa.Integer))
     )

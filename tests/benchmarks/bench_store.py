@@ -20,6 +20,7 @@ from consumers.store import (
     Store,
     Transaction,
     attempts,
+    heads,
     history,
     inbox,
     jobs,
@@ -90,7 +91,7 @@ class Bench:
             history.append(tx, [HistoryRow(i, 0, self.now, JobStatus.WAITING, "", "job-manager", "new") for i in ids])
         with self.step("claim", PILOTS) as tx:
             leader.check(tx, "matcher", 1, 0.0)
-            found = [job for job, _ in queues.head(tx, queue, 0, self.size)]
+            found = [job for _, job in heads.page(tx, (queue, 0), self.size)]
             claims = [Claim(job, f"pilot.{i % PILOTS}", "Site", self.now + 20) for i, job in enumerate(found)]
             claimed = jobs.claim(tx, claims, self.now)
             if len(claimed) != self.size:

@@ -596,7 +596,7 @@ class World:
     def check_nobody_waits_in_vain(self) -> None:
         """No waiting job fits a parked request."""
         with self.store.reading() as tx:
-            requests = parked.load(tx)
+            requests = parked.page(tx)
         gone = {one.sender.cli for one in self.pilots if not one.alive}
         live = self.live()
         for row in requests:

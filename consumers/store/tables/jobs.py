@@ -181,7 +181,7 @@ attempts = Table(
     number("processors"),
     PrimaryKeyConstraint("job", "attempt"),
     Index(None, "pilot"),
-    # What started lately, for limits with a delay: rows come in that order, so the summary of each page is all it takes.
+    # What started lately, for limits with a delay: rows come in that order, so a summary of each page is all it takes.
     Index(None, "matched", postgresql_using="brin"),
     comment="Each execution of a job.",
 )

@@ -88,11 +88,11 @@ def test_a_pilot_parks_a_bounded_number_of_requests(store, matcher):
         messages = [admitted(request(slot=f"s{start + n}"), pilot()) for n in range(16)]
         tell(store, matcher, messages)
     with store.reading() as tx:
-        assert len(parked.load(tx)) <= MAX_SLOTS + 16
+        assert len(parked.page(tx)) <= MAX_SLOTS + 16
     for _ in range(3):  # a slot that is asked for again replaces its older request, and is no new one
         tell(store, matcher, [admitted(request(slot="s0"), pilot())])
     with store.reading() as tx:
-        assert "s0" in {row.slot for row in parked.load(tx)}
+        assert "s0" in {row.slot for row in parked.page(tx)}
 
 
 def test_an_outputs_size_is_what_came_and_not_what_the_pilot_says(store):

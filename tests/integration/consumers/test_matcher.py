@@ -86,7 +86,7 @@ def given(heard: Heard, sender: Sender) -> list[int]:
 
 def waiting(store: Store) -> set[tuple[str, str]]:
     with store.reading() as tx:
-        return {(row.client, row.slot) for row in parked.load(tx)}
+        return {(row.client, row.slot) for row in parked.page(tx)}
 
 
 def test_a_claim_is_a_lease_an_answer_and_an_order_for_a_proxy(store: Store, put: Put, matcher: Matcher) -> None:

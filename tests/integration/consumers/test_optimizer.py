@@ -9,7 +9,7 @@ import pytest
 
 from consumers.directory import Directory
 from consumers.optimizer import Optimizer
-from consumers.store import Store, catalog, history, queues, sandboxes
+from consumers.store import Store, catalog, heads, history, sandboxes
 from schemas.job import JobStatus as S
 from schemas.messages.common import InputFile, Replica, SandboxFile
 from schemas.messages.event import JobsChanged, JobsReceived, WorkWaiting
@@ -61,7 +61,7 @@ def test_input_data_lead_a_job_to_its_sites(store: Store, optimizer: Optimizer) 
     assert [type(one) for one in heard.said] == [JobsChanged, WorkWaiting]
     assert heard.said[1] == WorkWaiting(queues=(row.queue_id,))
     with store.reading() as tx:
-        assert queues.waiting_counts(tx) == {row.queue_id: {0: (1, 10.0)}}
+        assert heads.scan(tx) == [(row.queue_id, 0, 10.0)]
         assert [line.status for line in history.of(tx, 1)] == [S.WAITING]
 
 

@@ -13,6 +13,7 @@ from consumers.store import (
     StoreConflict,
     Transaction,
     attempts,
+    heads,
     history,
     jobs,
     queues,
@@ -228,7 +229,7 @@ def test_classes_and_queues_are_found_or_made(store: Store) -> None:
         assert (row.class_id, row.owner, row.grp, row.requirements) == (first["d1"], OWNER, "vo", b'{"a":1}')
 
 
-def test_counts_and_heads_of_queues(store: Store) -> None:
+def test_heads_of_queues(store: Store) -> None:
     with store.transaction() as tx:
         put(
             tx,
@@ -239,7 +240,7 @@ def test_counts_and_heads_of_queues(store: Store) -> None:
             waiting(5, queue=8, submitted=1.0),
         )
         jobs.update_many(tx, {5: {"status": S.MATCHED}})
-        assert queues.waiting_counts(tx) == {7: {1: (3, 20.0), 5: (1, 40.0)}}
-        assert queues.waiting_counts(tx, [8]) == {}
-        assert queues.head(tx, 7, 1, 10) == [(2, 20.0), (3, 20.0), (1, 30.0)]
-        assert queues.head(tx, 7, 1, 1, exclude={2}) == [(3, 20.0)]
+        assert heads.scan(tx) == [(7, 1, 20.0), (7, 5, 40.0)]
+        assert heads.of(tx, [8]) == []
+        assert heads.page(tx, (7, 1), 10) == [(20.0, 2), (20.0, 3), (30.0, 1)]
+        assert heads.page(tx, (7, 1), 1, (20.0, 2)) == [(20.0, 3)]

@@ -44,15 +44,12 @@ def test_a_newer_request_of_a_slot_replaces_the_older(store: Store) -> None:
     with store.transaction() as tx:
         parked.put(tx, [request("a", since=1.0), request("a", "1", since=2.0), request("b", since=3.0, deadline=9.0)])
         parked.put(tx, [request("a", since=4.0)])
-        assert [(r.client, r.slot, r.since) for r in parked.load(tx)] == [
-            ("a", "1", 2.0),
-            ("b", "0", 3.0),
-            ("a", "0", 4.0),
-        ]
-        assert [r.client for r in parked.expired(tx, 9.0, 10)] == ["b"]
+        rows = parked.page(tx)
+        assert [(r.client, r.slot, r.since) for r in rows] == [("b", "0", 3.0), ("a", "0", 4.0), ("a", "1", 2.0)]
+        assert parked.page(tx, (rows[0].deadline, "b", "0"), 1) == rows[1:2]
         parked.remove(tx, [("a", "1"), ("c", "9")])
         parked.remove_clients(tx, ["b"])
-        assert parked.load(tx) == [request("a", since=4.0)]
+        assert parked.page(tx) == [request("a", since=4.0)]
 
 
 def test_orders_are_sent_until_done(store: Store) -> None:
