@@ -171,7 +171,10 @@ class Index:
             sharing: its owners' jobs are in one order, by rank, whoever's they are.
         """
         known = self.group(group)
+        turn = known.turn
         self.turns.set_share(known, share, background)
+        if known.turn != turn:  # a new leader would take the old pass by the new share
+            self.charged.update((group, owner) for owner in list(known.owners)[:1])
         if known.sharing != sharing:
             known.sharing = sharing
             for owner in known.owners.values():
@@ -180,8 +183,11 @@ class Index:
 
     def set_member_share(self, group: str, owner: str, share: float) -> None:
         """What an owner has of his group from now on; 0: only what its other owners leave."""
-        of_group = self.group(group)
-        of_group.turns.set_share(self.owner(group, owner), share)
+        of_group, of_owner = self.group(group), self.owner(group, owner)
+        turn = of_owner.turn
+        of_group.turns.set_share(of_owner, share)
+        if of_owner.turn != turn:
+            self.charged.add((group, owner))
 
     def add_queue(self, queue_id: int, requirements: Requirements, group: str, owner: str) -> None:
         """Get to know a task queue, empty for now; known already: nothing changes."""

@@ -13,6 +13,9 @@ import msgspec
 from .index import Index
 from .shares import DEFAULT_SHARE, Member, Turns
 
+LARGEST_JOB = 4096
+"""Processors; no offer has more (:class:`schemas.messages.pilot.Offer`)."""
+
 
 class Kept(msgspec.Struct, frozen=True):
     """What is kept of a group (``owner`` empty), of an owner in a group, or of the turns between groups (both empty).
@@ -71,6 +74,22 @@ def restore(index: Index, kept: Collection[Kept]) -> None:
             turns = group.turns
         if not one.owner:
             turns.last = [one.last * factor, one.last_background * factor]
+
+
+def settle(index: Index) -> None:
+    """After :func:`restore`, at the present moment: nobody is further ahead than one job of his own can put him.
+
+    Shares may have changed while nobody led. A pass of the others means nothing among the background: taken as it is it
+    would keep a group from its turn until all others had as much as it ever had.
+    """
+    for turns, members in (
+        (index.turns, index.groups.values()),
+        *((group.turns, group.owners.values()) for group in index.groups.values()),
+    ):
+        for member in members:
+            ahead = LARGEST_JOB * index.clock.weight * DEFAULT_SHARE / member.share
+            member.turn = min(member.turn, turns.last[member.background] + ahead)
+            turns.sort(member)
 
 
 def forget(index: Index) -> list[tuple[str, str]]:

@@ -8,7 +8,7 @@ was committed with it.
 from __future__ import annotations
 
 from ..domain.index import Index
-from ..domain.standing import dump, forget, restore
+from ..domain.standing import dump, forget, restore, settle
 from ..store import Reading, Transaction, turns
 
 KEEP_SECONDS = 1.0
@@ -35,6 +35,7 @@ class Keeper:
         restore(self._index, turns.load(tx))
         self._epoch = self._index.clock.epoch
         self._index.at(now)
+        settle(self._index)
 
     def keep(self, tx: Transaction, now: float, *, at_once: bool = False) -> None:
         """Write what has changed, and forget those of whom nothing is left to be remembered, if it is time to."""
