@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import random
 from collections import Counter
 from collections.abc import Mapping
 
@@ -275,6 +276,36 @@ class TestSharingGroup:
         outcome = choose(NODE, index, 0.0)
         assert not isinstance(outcome, NoMatch)
         assert outcome[0].queue_id == 1
+
+    def test_everybody_is_where_he_should_be_after_any_change(self) -> None:
+        random_ = random.Random(5)
+        index = index_of(*[(f"g{number % 2}", f"o{number % 5}") for number in range(10)], jobs=0)
+        for number in range(10):
+            index.add_queue(100 + number, canonical(memory_mb=1), f"g{number % 2}", f"o{number % 5}")
+        for step in range(3000):
+            number = random_.choice((0, 100)) + random_.randrange(10)
+            levels = index.queue(number).levels
+            match random_.randrange(7):
+                case 0:
+                    index.set_share("g0", random_.choice((0, 10, 1000)), sharing=random_.random() < 0.7)
+                case 1:
+                    index.set_member_share("g1", f"o{number % 5}", random_.choice((0, 10, 1000)))
+                case 2 if levels:
+                    index.set_head(number, random_.choice(list(levels)), random_.random() * 1e6)
+                case 3 if levels:
+                    index.remove(number, random_.choice(list(levels)), MANY)
+                case 4 | 5:
+                    index.add(number, random_.randrange(3), 1, random_.random() * 1e6)
+                case _:
+                    reserve(NODE, index, float(step * 100))
+            for group in index.groups.values():
+                assert group.turns.order == sorted(one.standing() for one in group.owners.values() if one.active)
+                shares = [
+                    sum(one.share for one in group.owners.values() if one.active and one.background == background)
+                    for background in (False, True)
+                ]
+                assert group.turns.shares == shares
+            assert index.turns.order == sorted(one.standing() for one in index.groups.values() if one.active)
 
     def test_turns_come_back_with_the_flag(self) -> None:
         index = self.shared()
