@@ -37,6 +37,8 @@ PROCESSES = 2
 REQUESTERS = 8
 OFFERS = 8_000
 WARM_SECONDS = 2.0
+SLOTS = 4
+"""Of each requester in a row of its own: most pilots hold more than one slot and ask for each."""
 WARM, FAST, PACED = "warm", "as fast as it goes", "at half the goal"
 SHAPE_JOBS = 871_973
 """The shape's own amount, on which the SQL baseline is compared."""
@@ -249,6 +251,7 @@ def measure(workload: Workload, *, seconds: float, csrs: bool = True) -> Bench:
             running.run(FAST, Run(seconds, jobs=jobs, matches=most))
             rate = GOALS[jobs] / 2 / jobs / REQUESTERS
             running.run(PACED, Run(seconds, jobs=jobs, rate=rate, matches=most))
+        running.run(f"{FAST}, {SLOTS} slots each", Run(seconds, jobs=1, slots=SLOTS, matches=most))
         if csrs:
             running.run(f"{FAST}, CSRs", Run(seconds, jobs=1, csrs=5))
         running.check()

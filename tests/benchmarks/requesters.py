@@ -53,6 +53,7 @@ class Run(msgspec.Struct):
     Attributes:
         matches: end when the process has got so many.
         csrs: certificate requests in place of proxies that the pilot still holds.
+        slots: requests of each requester under way at a time, one for each of its pilot's slots; without a rate only.
     """
 
     seconds: float
@@ -60,6 +61,7 @@ class Run(msgspec.Struct):
     rate: float = 0.0
     matches: int = 1 << 60
     csrs: int = 0
+    slots: int = 1
 
 
 class Seen(msgspec.Struct):
@@ -84,6 +86,7 @@ class Requester:
     csrs: tuple[bytes, ...] = ()
     asked: int = 0
     seen: Seen = field(default_factory=Seen)
+    under_way: dict[str, float] = field(default_factory=dict)
 
     def work(self, run: Run, begun: float, total: list[int]) -> None:
         """Ask until the time is over."""
@@ -99,33 +102,47 @@ class Requester:
                 start, due = due, due + 1 / run.rate
             else:
                 start = now
-            response = self._ask(run)
-            end = time.monotonic()
-            if response.matches and not seen.first:
-                seen.first = time.time()
-            seen.requests += 1
-            seen.times.append(end - start)
-            seen.matches += len(response.matches)
-            seen.empty += not response.matches
-            total[0] += len(response.matches)
+            self.under_way[self._ask(run)] = start
+            if len(self.under_way) >= run.slots:
+                total[0] += self._hear()
+        while self.under_way:
+            total[0] += self._hear()
         seen.seconds = time.monotonic() - begun
 
-    def _ask(self, run: Run) -> MatchResponse:
+    def _ask(self, run: Run) -> str:
+        """Send a request; its message id."""
         session, offer = self.session, self.offers[self.asked % len(self.offers)]
+        slot = str(self.asked % run.slots)
         self.asked += 1
         until = session.now() + 40_000.0
         held = () if run.csrs else tuple(HeldProxy(owner=o, group=g, not_after=until) for o, g in self.owners)
-        request = RequestMatch(slot="1", offer=offer, jobs=run.jobs, holds=held, csrs=self.csrs[: run.csrs])
+        request = RequestMatch(slot=slot, offer=offer, jobs=run.jobs, holds=held, csrs=self.csrs[: run.csrs])
         letter = session.letter(request)
         session.post([letter])
+        return letter.message_id
+
+    def _hear(self) -> int:
+        """Wait until a request or more are answered; the jobs that came."""
+        seen, before = self.seen, self.seen.matches
         deadline = time.monotonic() + ANSWER_SECONDS
-        while (left := deadline - time.monotonic()) > 0:
-            for incoming in session.receive(16, left):
-                session.ack([incoming])
-                if isinstance(incoming.message, MatchResponse) and incoming.verified.header.cid == letter.message_id:
-                    return incoming.message
-                self.seen.proxies += 1
-        raise RuntimeError("a match request was not answered")
+        many = len(self.under_way)
+        while len(self.under_way) == many:
+            if time.monotonic() > deadline:
+                raise RuntimeError("a match request was not answered")
+            for incoming in self.session.receive(16, deadline - time.monotonic()):
+                self.session.ack([incoming])
+                start = self.under_way.pop(incoming.verified.header.cid or "", None)
+                if start is None or not isinstance(incoming.message, MatchResponse):
+                    seen.proxies += 1
+                    continue
+                matches = incoming.message.matches
+                if matches and not seen.first:
+                    seen.first = time.time()
+                seen.requests += 1
+                seen.times.append(time.monotonic() - start)
+                seen.matches += len(matches)
+                seen.empty += not matches
+        return seen.matches - before
 
 
 def main() -> int:
