@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import suppress
+from time import monotonic
 from typing import ClassVar
 
 import msgspec
@@ -92,9 +93,6 @@ class Matcher(Consumer):
         if now >= self._next_look:
             self._next_look = now + RENEW_SECONDS
             self._lead(batch)
-            owed = self._board.due(now)
-            if owed and self._matching is not None:
-                pilots.offer_now(batch.tx, {client: msgspec.json.encode(offer) for client, offer in owed.items()})
         if self._matching is None:
             self._returned.clear()
             return
@@ -106,6 +104,9 @@ class Matcher(Consumer):
         self._matching.keep_turns(batch)
         if self._matching.busy:
             self._matching.work(batch)
+        owed = self._board.due(now)
+        if owed:  # rows of pilots after those of jobs, as everywhere
+            pilots.offer_now(batch.tx, {client: msgspec.json.encode(offer) for client, offer in owed.items()})
 
     def _lead(self, batch: Batch) -> None:
         epoch = leader.acquire_or_renew(batch.tx, ROLE, self._holder, batch.now, LEAD_SECONDS)
@@ -118,7 +119,11 @@ class Matcher(Consumer):
             log.info("matcher.leads", epoch=epoch, holder=self._holder)
             self._epoch = epoch
             self._matching = Matching(self._settings, self._directory)
+            begun = monotonic()
             self._matching.load(batch)
+            # What took longer than it may lead would leave it no time to: it would begin again, and again.
+            now = batch.now + monotonic() - begun
+            self._epoch = leader.acquire_or_renew(batch.tx, ROLE, self._holder, now, LEAD_SECONDS)
             self._next_reconcile = batch.now + RECONCILE_SECONDS
         elif batch.now >= self._next_reconcile or self._matching.outdated:
             self._matching.reconcile(batch)

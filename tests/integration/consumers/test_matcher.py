@@ -489,3 +489,20 @@ def test_a_new_leader_reads_what_was_parked_in_slices(
     assert sorted(job for some in got.values() for job in some) == [1, 2, 3]
     assert got[pilots[7].cli] == [1]
     assert len(waiting(store)) == 5
+
+
+def test_who_takes_long_to_read_what_waits_leads_nevertheless(
+    store: Store, directory: Directory, put: Put, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put(1)
+    clock = iter((100.0, 100.0 + 3 * LEAD_SECONDS))
+    monkeypatch.setattr("consumers.matcher.monotonic", lambda: next(clock))
+    slow = Matcher(LeaseSettings(), directory, "slow")
+    chores(store, slow, NOW)
+    later = NOW + 3 * LEAD_SECONDS
+    other = Matcher(LeaseSettings(), directory, "other")
+    chores(store, other, later)
+    assert not other.wants_queues()
+    assert given(ask(store, slow, (request(), P1), now=later), P1) == [1]
+    chores(store, slow, later)  # it reads nothing anew: the clock has no third time
+    assert slow.wants_queues()
