@@ -134,10 +134,10 @@ class Stand:
         """The file that arms a service's fault."""
         return self.folder / f"{name}.fault"
 
-    def arm(self, name: str, point: str, kind: str) -> None:
-        """Let a service die at a point, with a message of that type in its hands."""
+    def arm(self, name: str, point: str, kind: str, how: str = "SIGKILL") -> None:
+        """Let a service die (or stop) at a point, with a message of that type in its hands."""
         draft = self.control(name).with_suffix(".draft")
-        draft.write_text(f"{point} {kind}", "ascii")
+        draft.write_text(f"{point} {kind} {how}", "ascii")
         draft.rename(self.control(name))
 
     def disarm(self) -> None:
@@ -223,6 +223,11 @@ class Stand:
         wait_until(lambda: process.poll() is not None, timeout, f"the death of {name}\n{self.log(name)}")
         assert process.returncode == -signal.SIGKILL, f"{name} ended otherwise\n{self.log(name)}"
         del self.processes[name]
+
+    def await_stop(self, name: str, timeout: float = 30.0) -> None:
+        """Wait for a process that was armed to stand still."""
+        process = psutil.Process(self.processes[name].pid)
+        wait_until(lambda: process.status() == psutil.STATUS_STOPPED, timeout, f"{name} to stop\n{self.log(name)}")
 
     def log(self, name: str, most: int = 6000) -> str:
         """The end of what a process wrote."""

@@ -1,10 +1,11 @@
-"""``compose.serve`` with a hand on the switch: dies by SIGKILL at one named point of a consumer's turn.
+"""``compose.serve`` with a hand on the switch: dies, or stands still, at one named point of a consumer's turn.
 
     python serve_with_faults.py CONTROL NAME… --config FILE --ready-file FILE
 
-The file CONTROL arms it: ``point type`` lets the process die the next time that a batch with a message of that type
-comes to that point (``*`` for any batch). The file is removed before the death, so that the next process lives. A test
-double: the product knows nothing of it. The points, in the order in which a batch meets them:
+The file CONTROL arms it: ``point type`` lets the process die by SIGKILL the next time that a batch with a message of
+that type comes to that point (``*`` for any batch); with ``SIGSTOP`` as a third word it stands still there until
+somebody lets it go on. The file is removed before that, so that it happens once. A test double: the product knows
+nothing of it. The points, in the order in which a batch meets them:
 
 delivered      handed over by the broker, nothing done yet
 uncommitted    everything is written, the commit is the next thing
@@ -20,7 +21,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from compose import serve
@@ -35,6 +36,7 @@ class Trap:
 
     def __init__(self, control: Path) -> None:
         self._control = control
+        self._how = signal.SIGKILL
         self._batch = threading.local()
 
     def begins(self, types: set[str]) -> None:
@@ -43,21 +45,22 @@ class Trap:
     def passes(self, point: str) -> bool:
         """Whether this is the armed point, and the batch the one that is meant."""
         try:
-            wanted, _, kind = self._control.read_text("ascii").partition(" ")
+            wanted, kind, *how = self._control.read_text("ascii").split()
         except OSError:
             return False
+        self._how = signal.Signals[how[0]] if how else signal.SIGKILL
         return wanted == point and (kind == "*" or kind in getattr(self._batch, "types", set()))
 
     def springs(self) -> None:
         self._control.unlink()
-        os.kill(os.getpid(), signal.SIGKILL)
+        os.kill(os.getpid(), self._how)
 
 
 def set_trap(control: Path) -> None:
     """Hook the points into the engine of this process."""
     trap = Trap(control)
     work, acknowledge, after = engine.Engine._work, engine.Engine._acknowledge, engine.Engine._after
-    in_transaction, post = engine.Engine._in_transaction, Paperwork.post
+    in_transaction = engine.Engine._in_transaction
 
     def hooked_work(self, deliveries):
         trap.begins({delivery.type or "" for delivery in deliveries})
@@ -68,11 +71,6 @@ def set_trap(control: Path) -> None:
     def hooked_in_transaction(self, action):
         trap.begins({"chores"})
         in_transaction(self, action)
-
-    def hooked_post(self, batch):
-        post(self, batch)
-        if trap.passes("uncommitted"):
-            trap.springs()
 
     def hooked_acknowledge(self, deliveries: Sequence):
         if deliveries and trap.passes("committed"):
@@ -95,7 +93,17 @@ def set_trap(control: Path) -> None:
     engine.Engine._acknowledge = hooked_acknowledge
     engine.Engine._after = hooked_after
     engine.Engine._in_transaction = hooked_in_transaction
-    Paperwork.post = hooked_post
+    for name in ("post", "close"):
+        setattr(Paperwork, name, _last_before_the_commit(trap, getattr(Paperwork, name)))
+
+
+def _last_before_the_commit(trap: Trap, write: Callable[..., None]) -> Callable[..., None]:
+    def hooked(*arguments: object) -> None:
+        write(*arguments)
+        if trap.passes("uncommitted"):
+            trap.springs()
+
+    return hooked
 
 
 def _reach_the_broker(consumer: engine.Engine) -> None:
