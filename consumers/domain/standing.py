@@ -7,6 +7,7 @@ was at the clock's epoch (later charges weigh more, see :mod:`.shares`), so noth
 from __future__ import annotations
 
 from collections.abc import Collection
+from math import inf
 
 import msgspec
 
@@ -55,14 +56,21 @@ def dump(index: Index, changed: Collection[tuple[str, str]] | None = None) -> li
     return kept
 
 
-def restore(index: Index, kept: Collection[Kept]) -> None:
-    """Go on where another leader ended. The index must not have given anything away yet."""
+def restore(index: Index, kept: Collection[Kept], now: float = inf) -> None:
+    """Go on where another leader ended. The index must not have given anything away yet.
+
+    Args:
+        index: of the new leader.
+        kept: what the other left.
+        now: what is of a later moment (the other's clock was wrong) counts as of this one, else nothing would fade
+            until then.
+    """
     if not kept:
         return
-    clock = index.clock
-    clock.start(max(one.time for one in kept))
+    clock, latest = index.clock, max(min(one.time, now) for one in kept)
+    clock.start(latest)
     for one in kept:
-        factor = 1.0 if one.time == clock.epoch else 2.0 ** ((one.time - (clock.epoch or 0.0)) / clock.half_life)
+        factor = 2.0 ** ((min(one.time, now) - latest) / clock.half_life)
         turns = index.turns
         if one.grp:
             group = index.group(one.grp)

@@ -32,8 +32,10 @@ class Keeper:
 
     def load(self, tx: Reading, now: float) -> None:
         """Take over. Shares must be known, and no queue."""
-        restore(self._index, turns.load(tx))
-        self._epoch = self._index.clock.epoch
+        kept = turns.load(tx)
+        restore(self._index, kept, now)
+        # Of which moment all is that was kept; of a later one: it must be written anew.
+        self._epoch = None if any(one.time > now for one in kept) else self._index.clock.epoch
         self._index.at(now)
         settle(self._index)
 

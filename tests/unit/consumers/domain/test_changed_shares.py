@@ -1,8 +1,10 @@
-"""Shares that change shortly before, or while, the lead is handed over: nobody is locked out by what he once had."""
+"""Shares or clocks that change while the lead is handed over: nobody is locked out by what he once had."""
 
 from __future__ import annotations
 
 from collections import Counter
+
+from msgspec.structs import replace
 
 from consumers.domain.choose import NoMatch, reserve
 from consumers.domain.index import Index
@@ -69,3 +71,18 @@ def test_a_change_of_a_members_share_is_kept_at_once() -> None:
     index.charged.clear()
     index.set_member_share("a", "owner of a", 0)
     assert ("a", "owner of a") in index.charged
+
+
+def test_a_leader_whose_clock_was_ahead_does_not_stop_the_fading() -> None:
+    ahead = Index()
+    waiting(ahead, "ab")
+    give(ahead, 1000, START + 365 * 86_400)
+    index = Index()
+    kept = [replace(one, time=START) if one.grp == "b" else one for one in dump(ahead)]  # written since
+    restore(index, kept, START)
+    index.at(START)
+    waiting(index, "ab")
+    assert index.turns.order == ahead.turns.order
+    used = index.group("a").used / index.clock.weight
+    index.at(START + index.policy.half_life)
+    assert index.group("a").used / index.clock.weight == used / 2
