@@ -209,3 +209,45 @@ def test_who_shares_nothing_in_a_sharing_group_comes_last() -> None:
     job = both.ask(Offer(site="A", cpu_seconds=1e6), 2000.0)
     assert job is not None
     assert job.owner == "o1"
+
+
+SIZES = (Wish(), Wish(), Wish(min_processors=2), Wish(min_processors=5), Wish(whole_node=True))
+LARGE = Offer(site="A", cpu_seconds=1e6, processors=8, whole_node=True)
+crowd = st.lists(
+    st.tuples(
+        st.sampled_from(SIZES),
+        st.sampled_from(OWNERS),
+        st.sampled_from(GROUPS),
+        st.sampled_from((0, 1, 2)),
+        st.integers(0, 10**5),
+    ),
+    min_size=20,
+    max_size=60,
+)
+
+
+@given(crowd, shares, st.lists(st.sampled_from((0.0, 0.0, 60.0, 20_000.0)), min_size=30, max_size=60), st.data())
+@effort(60)
+def test_whose_turn_it_is(
+    wanted: list[tuple[Wish, str, str, int, int]],
+    policy: dict[str, tuple[float, bool, bool]],
+    pauses: list[float],
+    data: st.DataObject,
+) -> None:
+    """Everything fits, so that the order alone decides: shares, sizes, time, owners that come and go."""
+    both = Pair(None, [])
+    for group, (share, sharing, said) in policy.items():
+        if said:
+            both.set_share(group, share, sharing=sharing)
+    for owner in data.draw(st.lists(st.sampled_from(OWNERS), max_size=2, unique=True)):
+        both.set_member_share("g0", owner, data.draw(st.sampled_from((0.0, 500.0, 2000.0))))
+    late = data.draw(st.integers(0, len(wanted) // 2))
+    for wish, owner, group, priority, submitted in wanted[late:]:
+        both.add(wish, owner, group, priority, float(submitted))
+    now = 2e5
+    for number, pause in enumerate(pauses):
+        now += pause
+        both.ask(LARGE, now)
+        if number == 10:
+            for wish, owner, group, priority, submitted in wanted[:late]:
+                both.add(wish, owner, group, priority, float(submitted))
