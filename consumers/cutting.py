@@ -149,7 +149,9 @@ class Cutter:
             return ""
         rights = []
         for principal in (before, now):
-            kind = replace(principal, identity="", group="", site="")  # there are few kinds, and many clients
+            kind = replace(
+                principal, identity="", group="", site="", renewed_until=None
+            )  # there are few kinds, and many clients
             if kind not in memo:
                 memo[kind] = rights_of(kind)
             rights.append(memo[kind])

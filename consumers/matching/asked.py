@@ -40,6 +40,7 @@ class Asked:
         packing: its offer, as far as it is filled.
         placed: job → its place there.
         kept: why it gets nothing although something fits (:mod:`consumers.domain.reservations`); else empty.
+        seen: generation of the directory in which its sender's rights were looked at again; -1: not since it came.
         csr_of: (owner, group) → place of the certificate request that serves for them; -1: the pilot holds a proxy.
     """
 
@@ -55,6 +56,7 @@ class Asked:
     packing: Packing | None = None
     placed: dict[int, Placed] = field(default_factory=dict)
     kept: str = ""
+    seen: int = -1
     csr_of: dict[tuple[str, str], int] = field(default_factory=dict)
 
     @classmethod

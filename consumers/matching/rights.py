@@ -5,7 +5,7 @@ Looked at once for each batch, by the registry's version; what follows from one 
 
 from __future__ import annotations
 
-from broker.authorization import Principal, Property, may_run_payload, payload_rules
+from broker.authorization import Principal, Property, is_private_pilot, may_run_payload, payload_rules, why_not
 from schemas.access import AccessRule
 from schemas.limits import MatchLimit
 
@@ -13,6 +13,8 @@ from ..directory import Directory
 from ..domain.index import Index
 from ..domain.shares import DEFAULT_SHARE
 from ..store.registry import Registry
+from ..store.sessions import Session
+from .asked import Asked
 
 
 class Rights:
@@ -54,6 +56,27 @@ class Rights:
         index.set_usable_sites(usable if registry.sites else None)
         self._set_shares(index, registry)
         return True
+
+    @property
+    def generation(self) -> int:
+        """Changes with every change of what somebody may do."""
+        return self._directory.generation()[0]
+
+    def may_still(self, one: Asked, session: Session | None) -> bool:
+        """Look again at who parked a request: he may have lost his rights since, or serve his own jobs only now.
+
+        Args:
+            one: the request.
+            session: its sender's last login. Without one he was cut off: his queue is gone, so that a match comes back,
+                and at his next login he is looked at.
+        """
+        if session is None:
+            return True
+        one.seen = self.generation
+        principal = self._directory.principal(session.identity, session.grp, one.client)
+        if principal is None or why_not(principal, "match.request.v1") is not None:
+            return False
+        return not is_private_pilot(principal.properties) or one.request.offer.owners == (principal.identity,)
 
     def _set_shares(self, index: Index, registry: Registry) -> None:
         for name in index.groups.keys() - registry.groups.keys():

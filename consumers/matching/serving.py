@@ -21,10 +21,11 @@ from ..batch import Batch
 from ..changes import publish_changes
 from ..directory import Directory
 from ..domain.index import Index
+from ..domain.shares import Policy
 from ..domain.reservations import Reservations
 from ..domain.running_limits import queues_of
 from ..settings import LeaseSettings
-from ..store import jobs, parked
+from ..store import jobs, parked, sessions
 from ..store.rows import Claim
 from .answers import Answers
 from .asked import Asked, Key
@@ -58,11 +59,12 @@ class Matching:
     Args:
         settings: times.
         directory: registry (who may have jobs run, shares, site mask, rules).
+        fading: how usage is remembered.
     """
 
-    def __init__(self, settings: LeaseSettings, directory: Directory) -> None:
+    def __init__(self, settings: LeaseSettings, directory: Directory, fading: Policy | None = None) -> None:
         self._settings = settings
-        self._index = Index()
+        self._index = Index(fading)
         self._rights = Rights(directory)
         self._pages = Pages(self._index)
         self._stock = Stock(self._index, self._pages)
@@ -182,10 +184,19 @@ class Matching:
             keys, more = self._lobby.concerned(self._index, hinted, self._rights.is_barred, batch.now, rooms)
             # The store knows better: a pilot that said goodbye to job-state is not to be given anything.
             gone = keys - parked.present(batch.tx, {client for client, _ in keys})
-            if not gone:
+            barred = self._barred(batch, keys - gone)
+            if not gone and not barred:
                 return self._lobby.newest_first(keys), more
             for key in gone:
                 self._lobby.drop(key)
+            self._unpark(batch, barred)
+
+    def _barred(self, batch: Batch, keys: Collection[Key]) -> set[Key]:
+        """Of parked requests those whose senders may not have made them any more: what they may do has changed."""
+        generation = self._rights.generation
+        doubtful = [self._lobby[key] for key in keys if self._lobby[key].seen != generation]
+        known = sessions.get_many(batch.tx, {one.client for one in doubtful})
+        return {one.key for one in doubtful if not self._rights.may_still(one, known.get(one.client))}
 
     def _round(self, batch: Batch, at_work: Iterable[Asked], spoken_for: set[int]) -> bool:
         """Choose, page and claim once; whether another round could help."""

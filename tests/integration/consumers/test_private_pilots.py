@@ -13,11 +13,12 @@ from consumers.directory import Directory
 from consumers.domain.requirements import Requirements
 from consumers.matcher import LEAD_SECONDS, Matcher
 from consumers.settings import LeaseSettings
-from consumers.store import Store, pilots, queues
+from consumers.store import Store, parked, pilots, queues, registry, sessions
 from schemas.messages.event import WorkWaiting
 from schemas.messages.pilot import Offer, RequestMatch
 from schemas.messages.service import MatchResponse
 from schemas.registry import Message
+from tests.integration.consumers.conftest import REGISTRY
 from tests.support.jobs import put_job
 from tests.support.messages import Heard, Sender, admitted, chores, pilot, private_pilot, service, tell, user
 
@@ -125,6 +126,31 @@ def test_lists_of_owners_and_groups_narrow_a_generic_pilot(store: Store, matcher
     assert given(ask(store, matcher, narrow, pilot()), pilot()) == [5]
     assert given(ask(store, matcher, narrow, pilot()), pilot()) == []
     assert set(given(ask(store, matcher, request(groups=("vo_user",)), pilot()), pilot())) == {1, 3}
+
+
+@pytest.mark.parametrize(
+    ("properties", "gets"),
+    [(["GenericPilot"], [1]), (["PrivatePilot"], []), (["NormalUser"], []), (None, [])],
+    ids=["as before", "private now", "no pilots any more", "no group any more"],
+)
+def test_who_parked_a_request_before_he_lost_his_rights(
+    store: Store, matcher: Matcher, directory: Directory, properties: list[str] | None, gets: list[int]
+) -> None:
+    """Also if nobody could cut him off, because he was not there."""
+    his = pilot()
+    with store.transaction() as tx:
+        sessions.put(tx, his.cli, his.identity, his.group, "t", "pilot", NOW)
+    assert not given(ask(store, matcher, request(wait=600), his), his)
+    groups = {**REGISTRY["groups"], his.group: {"properties": properties}}
+    if properties is None:
+        del groups[his.group]
+    users = [{**one, "groups": [name for name in one["groups"] if name in groups]} for one in REGISTRY["users"]]
+    with store.transaction() as tx:
+        registry.seed(tx, {**REGISTRY, "groups": groups, "users": users})
+    directory.forget()
+    assert given(hint(store, matcher, put(store, 1, owner=BOB)), his) == gets
+    with store.reading() as tx:
+        assert not parked.page(tx)
 
 
 # -- how many -----------------------------------------------------------------------------------------------------
