@@ -18,6 +18,10 @@ MAX_SLOTS = 64
 AT_ONCE = 256
 """Requests looked at in one transaction because jobs have come: about 50 ms if all of them get one."""
 
+LOOKS = 4096
+"""Requests passed over in one transaction, that fit but may have no job of the owner's, or that limits hold: 30 ms.
+Where nobody may have any, all of 50,000 would take longer for a few queues than a leader may be silent."""
+
 Barred: TypeAlias = Callable[[str, str, str], bool]
 """(owner, group, site) → whether his jobs are kept from it."""
 
@@ -31,6 +35,7 @@ class Lobby:
         self._slots: dict[str, set[Key]] = {}
         self._sites: Counter[str] = Counter()
         self._deadlines: list[tuple[float, Key]] = []
+        self._looks = LOOKS
 
     def __contains__(self, key: Key) -> bool:
         return key in self._waiting
@@ -133,13 +138,14 @@ class Lobby:
             rooms: what limits leave, if there are any.
 
         Returns:
-            The requests, at most :data:`AT_ONCE`, and where to go on (as ``hinted``) if they leave jobs to others: for
-            they may take other work, or less than they asked for.
+            The requests, at most :data:`AT_ONCE`, and where to go on (as ``hinted``) if they leave jobs to others, for
+            they may take other work, or less than they asked for; or if :data:`LOOKS` were passed over.
         """
         keys: set[Key] = set()
         more: dict[int, float] = {}
+        self._looks = LOOKS
         for queue_id, below in hinted.items():
-            if len(keys) >= AT_ONCE:
+            if len(keys) >= AT_ONCE or self._looks <= 0:
                 more[queue_id] = below
             elif self._waiting and queue_id in index:
                 left = self._wake(index, index.queue(queue_id), barred, now, below, keys, rooms)
@@ -166,17 +172,17 @@ class Lobby:
         passed: float | None = None
         for key in self._parked.candidates(queue.requirements, owner, group, usable, now, below):
             one = self._waiting[key]
-            if barred(owner, group, one.request.offer.site):
-                continue
-            if one.proxy_place(owner, group, now) is None:
-                continue  # it can have no job of his
-            if left <= 0 or len(keys) >= AT_ONCE:
+            if left <= 0 or len(keys) >= AT_ONCE or self._looks <= 0:
                 return passed or self._parked.place(key) + 1
-            if hopes.has(one):
+            if barred(owner, group, one.request.offer.site) or one.proxy_place(owner, group, now) is None:
+                self._looks -= 1  # it can have no job of his
+            elif hopes.has(one):
                 keys.add(key)
                 left -= one.request.jobs
-            elif hopes.later and passed is None:
-                passed = self._parked.place(key) + 1
+            else:
+                self._looks -= 1
+                if hopes.later and passed is None:
+                    passed = self._parked.place(key) + 1
         return passed
 
 
