@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from broker.transport import Endpoint
+from consumers.domain.shares import Policy
 from consumers.settings import LeaseSettings, MyProxySettings, ProxySettings, RegistrySettings, ServerSettings
 from schemas.errors import ConfigurationError, InvalidInputError
 from schemas.identity import canonical_dn
@@ -61,6 +62,7 @@ class _Reader:
             management_port=self._number("gatekeeper", "management_port"),
             pilot_authority=self._optional_file("pilots", "authority"),
             leases=self._leases(),
+            shares=self._shares(),
             proxies=self._proxies(),
             myproxy=self._myproxy(),
             vomses=self._optional_file("voms", "vomses"),
@@ -87,6 +89,9 @@ class _Reader:
 
     def _leases(self) -> LeaseSettings:
         return LeaseSettings(**self._times("leases", LeaseSettings.__dataclass_fields__))
+
+    def _shares(self) -> Policy:
+        return Policy(**self._times("shares", Policy.__dataclass_fields__))
 
     def _proxies(self) -> ProxySettings:
         return ProxySettings(**self._times("proxies", ProxySettings.__dataclass_fields__))

@@ -99,14 +99,16 @@ MAKERS: dict[str, Maker] = {
     "auditor": lambda _settings, _directory, _connection: Auditor(_holder()),
     "dead-letters": lambda _settings, _directory, _connection: DeadLetters(),
     "job-manager": lambda _settings, directory, _connection: JobManager(directory),
-    "job-monitor": lambda _settings, directory, _connection: JobMonitor(directory=directory),
+    "job-monitor": lambda settings, directory, _connection: JobMonitor(directory=directory, fading=settings.shares),
     "job-state": lambda settings, directory, connection: JobState(
         settings.leases,
         lambda: connection.state is State.CONNECTED,
         _holder(),
         lambda: bool(directory.registry().match_limits),
     ),
-    "matcher": lambda settings, directory, _connection: Matcher(settings.leases, directory, _holder()),
+    "matcher": lambda settings, directory, _connection: Matcher(
+        settings.leases, directory, _holder(), settings.shares
+    ),
     "optimizer": lambda _settings, directory, _connection: Optimizer(directory=directory),
     "pilot-authority": lambda settings, directory, _connection: PilotAuthority(
         directory, Authority.load(settings.pilot_authority) if settings.pilot_authority else None, settings.deployment

@@ -24,6 +24,7 @@ from schemas.messages.user import FollowJobs, InspectJob, QueryJobs
 
 from .batch import Batch, Consumer
 from .directory import Directory
+from .domain.shares import Policy
 from .following import Follow, Followers
 from .outcome import ACK, DeadLetter, Outcome
 from .outlook.desk import Desk
@@ -59,6 +60,7 @@ class JobMonitor(Consumer):
 
     Args:
         directory: registry: whether a follower may still listen.
+        fading: how the matcher remembers usage.
     """
 
     name = "job-monitor"
@@ -71,11 +73,11 @@ class JobMonitor(Consumer):
         **dict.fromkeys(QUESTIONS, "on_why"),
     }
 
-    def __init__(self, directory: Directory) -> None:
+    def __init__(self, directory: Directory, fading: Policy | None = None) -> None:
         self._directory = directory
         self._followers = Followers()
         self._states = OwedStates()
-        self._desk = Desk(directory)
+        self._desk = Desk(directory, fading)
         self._next_look = 0.0
 
     def handle(self, batch: Batch, messages: Sequence[Admitted]) -> list[Outcome]:

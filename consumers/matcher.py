@@ -26,6 +26,7 @@ from .batch import Batch, Consumer
 from .changes import Changes
 from .directory import Directory
 from .domain.facts import Unroutable
+from .domain.shares import Policy
 from .matching import Asked, Matching
 from .matching.noticeboard import Noticeboard
 from .outcome import ACK, DeadLetter, Outcome
@@ -55,16 +56,20 @@ class Matcher(Consumer):
         settings: times.
         directory: registry (site mask).
         holder: this process's name for leadership.
+        fading: how usage is remembered.
     """
 
     name = "matcher"
     handlers: ClassVar = {RequestMatch: "", WorkWaiting: "", LeasesEnded: ""}
     hints: ClassVar = frozenset({WorkWaiting, LeasesEnded})
 
-    def __init__(self, settings: LeaseSettings, directory: Directory, holder: str) -> None:
+    def __init__(
+        self, settings: LeaseSettings, directory: Directory, holder: str, fading: Policy | None = None
+    ) -> None:
         self._settings = settings
         self._directory = directory
         self._holder = holder
+        self._fading = fading
         self._epoch: int | None = None
         self._matching: Matching | None = None
         self._next_look = 0.0
@@ -118,7 +123,7 @@ class Matcher(Consumer):
         if epoch != self._epoch or self._matching is None:
             log.info("matcher.leads", epoch=epoch, holder=self._holder)
             self._epoch = epoch
-            self._matching = Matching(self._settings, self._directory)
+            self._matching = Matching(self._settings, self._directory, self._fading)
             begun = monotonic()
             self._matching.load(batch)
             # What took longer than it may lead would leave it no time to: it would begin again, and again.

@@ -9,6 +9,8 @@ from pathlib import Path
 from broker.transport import Endpoint
 from schemas.messages.registrar import Policy
 
+from .domain.shares import Policy as Fading
+
 
 @dataclass(frozen=True)
 class LeaseSettings:
@@ -166,6 +168,7 @@ class ServerSettings:
     store_password_file: Path | None = None
     pilot_authority: Path | None = None
     leases: LeaseSettings = field(default_factory=LeaseSettings)
+    shares: Fading = field(default_factory=Fading)
     registry: RegistrySettings = field(default_factory=RegistrySettings)
     proxies: ProxySettings = field(default_factory=ProxySettings)
     myproxy: MyProxySettings | None = None

@@ -19,6 +19,7 @@ from broker.publisher import Letter, reply
 from schemas.registry import Message
 
 from ..directory import Directory
+from ..domain.shares import Policy
 from ..store.errors import StoreUnavailable
 from .questions import Answering, Question, refused
 from .snapshot import Snapshot, take
@@ -54,11 +55,15 @@ class Desk:
 
     Args:
         directory: registry and store.
+        fading: how the matcher remembers usage.
         monotonic: for the age of snapshots.
     """
 
-    def __init__(self, directory: Directory, monotonic: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, directory: Directory, fading: Policy | None = None, monotonic: Callable[[], float] = time.monotonic
+    ) -> None:
         self._directory = directory
+        self._fading = fading
         self._monotonic = monotonic
         self._worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="why")
         self._pending: deque[_Pending] = deque()
@@ -119,7 +124,7 @@ class Desk:
         start = self._monotonic()
         if self._snapshot is None or start >= self._keep_until:
             with self._directory.reading() as tx:
-                self._snapshot = take(tx, self._directory, now)
+                self._snapshot = take(tx, self._directory, now, self._fading)
             cost = self._monotonic() - start
             self._keep_until = start + cost + max(KEEP_SECONDS, KEEP_FACTOR * cost)
             log.debug("why.looked", seconds=round(cost, 3), offers=len(self._snapshot.crowd))

@@ -22,6 +22,7 @@ from ..domain.obstacles import Seen
 from ..domain.offers import bounded
 from ..domain.requirements import Requirements, not_theirs
 from ..domain.running_limits import Lease, RunningLimits
+from ..domain.shares import Policy
 from ..matching.rights import Rights
 from ..matching.turns import Keeper
 from ..store import Reading, heads, leases, queues, sights
@@ -109,10 +110,10 @@ class Snapshot:
         return every, parked
 
 
-def take(tx: Reading, directory: Directory, now: float) -> Snapshot:
+def take(tx: Reading, directory: Directory, now: float, fading: Policy | None = None) -> Snapshot:
     """Look at everything."""
     registry = directory.registry()
-    rights, index = Rights(directory), Index()
+    rights, index = Rights(directory), Index(fading)
     rights.note(index)
     Keeper(index).load(tx, now)
     _fill(tx, index)

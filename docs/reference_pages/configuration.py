@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import fields
 
+from consumers.domain.shares import Policy
 from consumers.settings import LeaseSettings, ProxySettings
 
 from . import docstrings
@@ -163,6 +164,11 @@ Section `[leases]`, all in seconds and all optional:
 
 {leases}
 
+Section `[shares]`, all in seconds and all optional: how the matcher remembers what groups and owners had
+([whose job is next](../explanation/matching.md)):
+
+{shares}
+
 Section `[proxies]`, all in seconds and all optional:
 
 {proxies}
@@ -184,6 +190,7 @@ def render() -> str:
         client=_table(CLIENT),
         server=_table(SERVER),
         leases=_times(LeaseSettings),
+        shares=_times(Policy),
         proxies=_times(ProxySettings),
         pilot=_table(PILOT),
         sources=table(("Key", "Default", "Meaning"), ((f"`{key}`", *row) for key, row in SOURCE.items())),
@@ -195,7 +202,7 @@ def _table(keys: Keys) -> str:
     return table(("Section", "Key", "Default", "Meaning"), rows)
 
 
-def _times(settings: type[LeaseSettings | ProxySettings]) -> str:
+def _times(settings: type[LeaseSettings | Policy | ProxySettings]) -> str:
     meaning = docstrings.fields(settings)
     rows = ((f"`{field.name}`", f"`{field.default}`", meaning.get(field.name, "")) for field in fields(settings))
     return table(("Key", "Default", "Meaning"), rows)

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from compose.server_settings import load
+from consumers.domain.shares import Policy
 from consumers.settings import LeaseSettings
 from schemas.errors import ConfigurationError
 
@@ -33,6 +34,8 @@ key_file = "tls/gatekeeper.key"
 management_port = 15671
 [leases]
 accept = 2
+[shares]
+half_life = 604800
 """
 
 
@@ -52,6 +55,7 @@ def test_everything_lands_where_it_belongs(tmp_path: Path) -> None:
     assert (settings.gatekeeper_key, settings.management_port) == (tmp_path / "tls/gatekeeper.key", 15671)
     assert (settings.voms_dir, settings.store_password_file) == (None, None)
     assert settings.leases == LeaseSettings(accept=2.0)
+    assert settings.shares == Policy(half_life=604_800.0)
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ import schemas.messages
 from broker.authorization import TABLE, Door
 from broker.topology import EXCHANGES, QUEUES
 from compose import server_settings, settings
+from consumers.domain.shares import Policy
 from consumers.settings import LeaseSettings, ProxySettings
 from pilot import settings as pilot_settings
 from schemas.envelope import Header
@@ -188,6 +189,7 @@ def test_keys_of_the_services_file() -> None:
             "services": {"credentials": "c", "master_keys": ["k"]},
             "gatekeeper": {"port": 1, "cert_file": "c", "key_file": "k", "management_port": 2},
             "leases": {},
+            "shares": {},
             "proxies": {},
             "myproxy": {"host": "h", "credential": "wms.pem"},
             "voms": {},
@@ -197,7 +199,7 @@ def test_keys_of_the_services_file() -> None:
     server_settings._Reader(Path("server.toml"), sections).settings()
     assert set(configuration.SERVER) == keys_asked(sections)
     page = configuration.render()
-    known = {**LeaseSettings.__dataclass_fields__, **ProxySettings.__dataclass_fields__}
+    known = {**LeaseSettings.__dataclass_fields__, **Policy.__dataclass_fields__, **ProxySettings.__dataclass_fields__}
     assert all(f"| `{name}` |" in page for name in known)
 
 
