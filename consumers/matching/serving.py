@@ -21,9 +21,9 @@ from ..batch import Batch
 from ..changes import publish_changes
 from ..directory import Directory
 from ..domain.index import Index
-from ..domain.shares import Policy
 from ..domain.reservations import Reservations
 from ..domain.running_limits import queues_of
+from ..domain.shares import Policy
 from ..settings import LeaseSettings
 from ..store import jobs, parked, sessions
 from ..store.rows import Claim
