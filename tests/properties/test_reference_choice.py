@@ -251,3 +251,26 @@ def test_whose_turn_it_is(
         if number == 10:
             for wish, owner, group, priority, submitted in wanted[:late]:
                 both.add(wish, owner, group, priority, float(submitted))
+
+
+def test_a_sharing_group_looks_at_the_first_job_that_fits_of_each() -> None:
+    """Not at the first job of each: one that fits nowhere would carry its owner's later ones past the others'."""
+    both = Pair(None, [])
+    both.set_share("g0", 1000.0, sharing=True)
+    both.add(Wish(sites=("B",)), "o0", "g0", 1, 0.0)
+    both.add(Wish(), "o0", "g0", 1, 5000.0)
+    both.add(Wish(), "o1", "g0", 1, 1000.0)
+    taken = [both.ask(Offer(site="A", cpu_seconds=1e6), 6000.0 + number) for number in range(2)]
+    assert [job.owner for job in taken if job is not None] == ["o1", "o0"]
+
+
+def test_the_oldest_of_the_few_that_fit_comes_first() -> None:
+    """Of an owner with many task queues, most of which do not fit."""
+    both = Pair(None, [])
+    both.add(Wish(tags=("gold",)), "o0", "g0", 1, 900.0)
+    for number in range(30):
+        both.add(Wish(sites=("B",), cpu_seconds=360, memory_mb=number), "o0", "g0", 1, float(number))
+    both.add(Wish(tags=("gold", "avx")), "o0", "g0", 1, 500.0)
+    job = both.ask(Offer(site="A", cpu_seconds=1e6, tags=("gold", "avx")), 1000.0)
+    assert job is not None
+    assert job.submitted == 500.0
