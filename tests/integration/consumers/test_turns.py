@@ -16,11 +16,13 @@ from consumers.matcher import LEAD_SECONDS, Matcher
 from consumers.matching.turns import KEEP_SECONDS
 from consumers.registry import RegistryKeeper
 from consumers.settings import LeaseSettings, RegistrySettings
-from consumers.store import Store, queues, turns
+from consumers.store import Store, queues, registry, turns
 from schemas.entries import GroupEntry, MemberEntry
+from schemas.errors import ConfigurationError
 from schemas.messages.pilot import HeldProxy, Offer, RequestMatch
 from schemas.messages.registrar import ChangeRegistry, EntryChange, Operation, RegistryApplied
 from schemas.messages.service import MatchResponse
+from tests.integration.consumers.conftest import REGISTRY
 from tests.support.jobs import put_job
 from tests.support.messages import Sender, admitted, chores, pilot, tell, user
 
@@ -155,3 +157,15 @@ def test_what_is_kept_comes_back_as_it_was(store: Store) -> None:
         turns.save(tx, [msgspec.structs.replace(one, owner="x"), one])
         turns.forget(tx, [("g", "x")])
         assert turns.load(tx) == [one]
+
+
+def test_the_registry_file_gives_members_shares(store: Store) -> None:
+    users = [{"dn": ADA.identity, "groups": ["vo_user", "vo_prod"], "shares": {"vo_user": 2.5}}]
+    with store.transaction() as tx:
+        registry.seed(tx, {**REGISTRY, "users": users})
+        assert registry.load(tx).member_shares == {(ADA.identity, "vo_user"): 2.5}
+        registry.seed(tx, REGISTRY)
+        assert registry.load(tx).member_shares == {}
+        users[0]["groups"] = ["vo_prod"]
+        with pytest.raises(ConfigurationError, match="a share of 'vo_user', which is not among the groups"):
+            registry.seed(tx, {**REGISTRY, "users": users})
