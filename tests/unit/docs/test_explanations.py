@@ -40,12 +40,8 @@ def test_numbers_in_the_text_are_those_of_the_code() -> None:
     policy = Policy()
     assert f"p × {DEFAULT_SHARE} / share × 2^((t − epoch) / half-life)" in matching
     assert f"The half-life is {policy.half_life:,.0f} s".replace(",", " ") in matching
-    assert (
-        f"\n{MAX_CREDIT}\nwhichever is least, with f = 1 − 2^(−{policy.credit:.0f} s / half-life) = {policy.lately:.1%}".replace(
-            "%", " %"
-        )
-        in matching
-    )
+    share = f"f = 1 − 2^(−{policy.credit:.0f} s / half-life) = {policy.lately:.1%}".replace("%", " %")
+    assert f"\n{MAX_CREDIT}\nwhichever is least, with {share}" in matching
 
 
 def test_limits_of_users_are_those_of_the_code() -> None:
