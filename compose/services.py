@@ -106,9 +106,7 @@ MAKERS: dict[str, Maker] = {
         _holder(),
         lambda: bool(directory.registry().match_limits),
     ),
-    "matcher": lambda settings, directory, _connection: Matcher(
-        settings.leases, directory, _holder(), settings.shares
-    ),
+    "matcher": lambda settings, directory, _connection: Matcher(settings.leases, directory, _holder(), settings.shares),
     "optimizer": lambda _settings, directory, _connection: Optimizer(directory=directory),
     "pilot-authority": lambda settings, directory, _connection: PilotAuthority(
         directory, Authority.load(settings.pilot_authority) if settings.pilot_authority else None, settings.deployment
