@@ -12,7 +12,6 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator
 from functools import reduce
 from operator import or_
-from sys import intern
 
 from schemas.jdl.architecture import architecture_serves
 from schemas.jdl.tag_expression import holds
@@ -33,6 +32,9 @@ from .requirements import (
 MAX_TAG_LISTS = 8192
 """Different lists of tags that are remembered: some per site of a large grid. Each takes 4 to 5 kB with 400 tags and
 5000 classes."""
+
+MAX_TAG_NAMES = 16 << 20
+"""Characters of all tags that are remembered. Pilots make them up: at this all lists are forgotten."""
 
 GpuWish = tuple[int, int, tuple[str, ...]]
 
@@ -67,6 +69,9 @@ class ClassIndex:
         # By value of offers.
         self._journal = journal = Journal[Requirements]()
         self._tag_lists: dict[tuple[str, ...], TagList] = {}
+        # Not interned: Python 3.12 keeps what is for ever.
+        self._names: dict[str, str] = {}
+        self._names_length = 0
         self._on_platforms = Remembered(journal, self._all_on_platforms, _on_platforms)
         self._on_architecture = Remembered(journal, self._all_on_architecture, _on_architecture)
         self._with_gpus = Remembered(journal, self._all_with_gpus, _with_gpus)
@@ -190,10 +195,9 @@ class ClassIndex:
 
     def forget(self) -> None:
         """Remember nothing of the offers so far: what a matcher does that has just begun."""
-        remembered = (self._on_platforms, self._on_architecture, self._with_gpus, self._with_tags, self._where_true)
-        for answers in remembered:
+        for answers in (self._on_platforms, self._on_architecture, self._with_gpus):
             answers.forget()
-        self._tag_lists.clear()
+        self._forget_tags()
 
     def _growing_within(self, offer: Offer) -> int:
         """Whole-node classes whose memory grows with the node's processors."""
@@ -203,9 +207,23 @@ class ClassIndex:
     def _tag_list(self, tags: tuple[str, ...]) -> TagList:
         if len(self._tag_lists) >= MAX_TAG_LISTS:
             del self._tag_lists[next(iter(self._tag_lists))]
-        names = tuple(map(intern, tags))
+        new = [tag for tag in tags if tag not in self._names]
+        length = sum(map(len, new))
+        if self._names_length + length > MAX_TAG_NAMES:
+            self._forget_tags()
+            new, length = list(tags), sum(map(len, tags))
+        self._names.update(zip(new, new, strict=True))
+        self._names_length += length
+        names = tuple(map(self._names.__getitem__, tags))
         found = self._tag_lists[names] = TagList(names)
         return found
+
+    def _forget_tags(self) -> None:
+        for answers in (self._with_tags, self._where_true):
+            answers.forget()
+        self._tag_lists.clear()
+        self._names.clear()
+        self._names_length = 0
 
     def _all_carrying(self, required: tuple[str, ...]) -> int:
         found = self.all

@@ -7,6 +7,7 @@ from itertools import product
 import pytest
 from msgspec.structs import replace
 
+from consumers.domain import classes
 from consumers.domain.classes import MAX_TAG_LISTS, ClassIndex
 from consumers.domain.requirements import Condition, Requirements, canonical, in_the_way
 from schemas.messages.pilot import Gpu, Offer
@@ -104,3 +105,17 @@ def test_lists_of_tags_that_are_remembered_are_bounded() -> None:
     assert len(index._tag_lists) == MAX_TAG_LISTS
     index.forget()
     assert index.fitting(replace(NODE, tags=("t7",))) == 1 << place
+
+
+def test_names_of_tags_that_pilots_make_up_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(classes, "MAX_TAG_NAMES", 1000)
+    index = ClassIndex()
+    index.add(Requirements(tags=("fast",)))
+    index.add(Requirements(tag_expression="!fast"))
+    enough = Offer(site="S", cpu_seconds=1e9, wall_seconds=1e9, processors=8, memory_mb=1e6, disk_mb=1e6)
+    for number in range(100):
+        made_up = tuple(f"tag-{number}-{each}" for each in range(20))
+        assert index.fitting(replace(enough, tags=("fast", *made_up))) == 0b01
+        assert index.fitting(replace(enough, tags=made_up)) == 0b10
+        assert sum(map(len, index._names)) == index._names_length <= 1000
+        assert len(index._tag_lists) <= 20
