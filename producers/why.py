@@ -54,7 +54,7 @@ class Why:
         """Task queues with waiting jobs, those that wait longest first.
 
         Args:
-            owner: canonical DN; empty: of all that may be seen.
+            owner: canonical DN, or its common name; empty: of all that may be seen.
             group: only of this group.
             site: only those whose jobs may run there.
             limit: at most so many.

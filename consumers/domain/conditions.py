@@ -74,15 +74,20 @@ def _is_one_of(model: str, wanted: Collection[str]) -> bool:
     return not wanted or any(is_model(model, one) for one in wanted)
 
 
+def _free(count: int, what: str) -> str:
+    return f"{count} free {what}{'' if count == 1 else 's'}"
+
+
 def told(condition: Condition, offer: Offer) -> str:
     """What of an offer is in the way, for people."""
     return _TEXTS[condition].format(
         offer=offer,
-        ce=offer.ce or "none",
+        ce=f"CE {offer.ce}" if offer.ce else "a pilot that names no CE",
         pool=offer.pool or "none",
         job_types=", ".join(offer.job_types),
         architecture=offer.architecture or "not known",
-        gpus=len(offer.gpus),
+        gpus=_free(len(offer.gpus), "GPU"),
+        processors=_free(offer.processors, "processor"),
         required=", ".join(offer.required_tags),
     )
 
@@ -92,17 +97,17 @@ _TEXTS = {
     Condition.POOL: "the pilot's pool is {pool}",
     Condition.SITE: "site {offer.site} is not wanted",
     Condition.BANNED: "site {offer.site} is banned by the job",
-    Condition.CE: "CE {ce} is not wanted",
+    Condition.CE: "{ce} is not wanted",
     Condition.JOB_TYPE: "the pilot takes only jobs of type {job_types}",
     Condition.PLATFORM: "the node has no wanted platform",
     Condition.ARCHITECTURE: "the node's architecture is {architecture}",
     Condition.CPU_TIME: "CPU time left is {offer.cpu_seconds:.0f} s",
     Condition.WALL_TIME: "wall time left is {offer.wall_seconds:.0f} s",
-    Condition.PROCESSORS: "the node has {offer.processors} free processors",
+    Condition.PROCESSORS: "the node has {processors}",
     Condition.WHOLE_NODE: "the pilot has no whole node",
     Condition.MEMORY: "the node has {offer.memory_mb:.0f} MB of memory free",
     Condition.DISK: "the node has {offer.disk_mb:.0f} MB of disk free",
-    Condition.GPU: "the node has {gpus} free GPUs",
+    Condition.GPU: "the node has {gpus}",
     Condition.TAGS: "the node lacks tags",
     Condition.TAG_EXPRESSION: "the node's tags are not those wanted",
     Condition.REQUIRED_TAGS: "the pilot takes only jobs with tags {required}",

@@ -210,17 +210,18 @@ def _processors(want: Requirements) -> str:
 
 
 def _memory(want: Requirements) -> str:
-    each = f"{want.memory_per_processor_mb} MB for each processor" if want.memory_per_processor_mb else ""
-    fixed = f"{want.memory_mb} MB" if want.memory_mb else ""
-    text = " and ".join(part for part in (fixed, each) if part)
-    return f"{text} of memory" if text else ""
+    fixed = f"{want.memory_mb} MB of memory" if want.memory_mb else ""
+    if not want.memory_per_processor_mb:
+        return fixed
+    each = f"{want.memory_per_processor_mb} MB for each processor"
+    return f"{fixed} and {each}" if fixed else each.replace(" MB", " MB of memory")
 
 
 def _gpus(want: Requirements) -> str:
     if not want.gpus:
         return ""
     memory = f" with {want.gpu_memory_mb} MB of memory" if want.gpu_memory_mb else ""
-    models = f" of the models {named(want.gpu_models)}" if want.gpu_models else ""
+    models = f" of model {' or '.join(sorted(want.gpu_models))}" if want.gpu_models else ""
     return f"{want.gpus} GPU{'' if want.gpus == 1 else 's'}{memory}{models}"
 
 
@@ -251,9 +252,9 @@ _ASKING = tuple(_NEEDS)
 
 PILOTS_DEMAND: Mapping[Condition, str] = {
     Condition.SITE_UNUSABLE: "the operators allow their sites Test jobs only",
-    Condition.POOL: "the pilot's pool is not one that the job names",
-    Condition.JOB_TYPE: "the pilot takes other job types only",
-    Condition.REQUIRED_TAGS: "the pilot takes only jobs that carry certain tags",
+    Condition.POOL: "their pool is not one that the job names",
+    Condition.JOB_TYPE: "they take other job types only",
+    Condition.REQUIRED_TAGS: "they take only jobs that carry certain tags",
     Condition.OWNER: "private pilots of other owners",
     Condition.GROUP: "pilots for other groups",
 }

@@ -130,7 +130,7 @@ class Answering:
             for queue in map(index.queue, index)
             if queue.levels
             and may_see_queue(principal, queue)
-            and asked.owner in {"", queue.owner.name}
+            and _is_of(queue.owner.name, asked.owner)
             and asked.group in {"", queue.group.name}
             and (not asked.site or _may_run_at(queue.requirements, asked.site))
         ]
@@ -198,6 +198,11 @@ def _oldest(queue: Queue) -> float:
 
 def _may_run_at(want: Requirements, site: str) -> bool:
     return (not want.sites or site in want.sites) and site not in want.banned_sites
+
+
+def _is_of(owner: str, asked: str) -> bool:
+    """Whether a DN is the one asked for, or ends with it as common name: lists show no more of it."""
+    return not asked or owner == asked or owner.endswith(f"/CN={asked}")
 
 
 def why_not_waiting(row: JobRow) -> str:

@@ -23,7 +23,7 @@ app = make_app("queue", "See what waits for pilots, and why.")
 def list_queues(
     ctx: typer.Context,
     group: Annotated[str, typer.Option(help="Only of this group.")] = "",
-    owner: Annotated[str, typer.Option(help="Only of this DN.")] = "",
+    owner: Annotated[str, typer.Option(help="Only of this DN or common name.")] = "",
     site: Annotated[str, typer.Option(help="Only those whose jobs may run at this site.")] = "",
     limit: Annotated[int, typer.Option(min=1, max=10_000, help="At most so many, longest waiting first.")] = 25,
     output: OutputOption = Output.TABLE,
@@ -40,7 +40,7 @@ def list_queues(
     elif output is Output.QUIET:
         typer.echo("".join(f"{queue.queue}\n" for queue in listing.queues), nl=False)
     elif not listing.queues:
-        typer.echo("Nothing is waiting.", err=True)
+        typer.echo("Nothing such is waiting." if group or owner or site else "Nothing is waiting.", err=True)
     else:
         _print_queues(listing.queues)
         if listing.more:

@@ -155,7 +155,7 @@ class _Parser:
             raise TagExpressionError("a ) closes nothing", token.offset)
         word = _WORDS.get(token.text.lower())
         hint = f"write {word} for {token.text}" if word else "write && (both) or || (one of them) between two tags"
-        raise TagExpressionError(f"{token.text} follows without an operator: {hint}", token.offset)
+        raise TagExpressionError(f"'{token.text}' follows without an operator: {hint}", token.offset)
 
     def _take(self, operator: str) -> bool:
         if self._at < len(self._tokens) and not (token := self._tokens[self._at]).is_name and token.text == operator:

@@ -371,6 +371,8 @@ def test_queues_of_those_who_may_see_them(store: Store, monitor: JobMonitor, put
     ]  # fmt: skip
     assert [one.queue for one in listed(store, monitor, QueryQueues(), OLGA).queues] == [second, third, first]
     assert [one.queue for one in listed(store, monitor, QueryQueues(owner=BOB.identity), OLGA).queues] == [second]
+    by_name = QueryQueues(owner=BOB.identity.rpartition("/CN=")[2])
+    assert [one.queue for one in listed(store, monitor, by_name, OLGA).queues] == [second]
     assert [one.queue for one in listed(store, monitor, QueryQueues(group="none"), OLGA).queues] == []
     assert [one.queue for one in listed(store, monitor, QueryQueues(site="S1"), OLGA).queues] == [second, first]
     page = listed(store, monitor, QueryQueues(skip=1, limit=1), OLGA)

@@ -144,6 +144,7 @@ def test_long_lists_come_in_pages(deployment: FakeDeployment) -> None:
 def test_nothing_waits(deployment: FakeDeployment) -> None:
     deployment.answer(QueryQueues, QueueListing(queues=(), as_of=NOW))
     assert run(queue.app, deployment, "list").stderr == "Nothing is waiting.\n"
+    assert run(queue.app, deployment, "list", "--group", "none").stderr == "Nothing such is waiting.\n"
 
 
 def test_one_queue(deployment: FakeDeployment) -> None:
