@@ -17,6 +17,9 @@ from consumers.store import Store
 from tests.support.whole_life_walk import walk
 
 
+pytestmark = pytest.mark.timeout(900)  # ten seconds if all is well; to shorten a walk that failed may take minutes
+
+
 def in_memory() -> Path | None:
     """Where a thousand small stores cost little, if there is such a place."""
     shared = Path("/dev/shm")

@@ -13,7 +13,7 @@ from compose.local.postgres import PostgresCluster
 from consumers.store import Store
 from tests.support.whole_life_walk import walk
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(900)]  # to shorten a walk that failed may take minutes
 
 
 def test_whole_lives(postgres: PostgresCluster) -> None:
