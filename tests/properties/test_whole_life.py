@@ -16,7 +16,6 @@ import pytest
 from consumers.store import Store
 from tests.support.whole_life_walk import walk
 
-
 pytestmark = pytest.mark.timeout(900)  # ten seconds if all is well; to shorten a walk that failed may take minutes
 
 
