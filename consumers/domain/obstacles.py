@@ -180,11 +180,11 @@ def needs(condition: Condition, want: Requirements) -> str:
     return say(want) if say is not None else ""
 
 
-def named(names: Collection[str]) -> str:
+def named(names: Collection[str], between: str = ", ") -> str:
     """Some names, the first of many."""
     shown = sorted(names)
     more = len(shown) - MAX_NAMES
-    return ", ".join(shown[:MAX_NAMES]) + (f" and {more} more" if more > 0 else "")
+    return between.join(shown[:MAX_NAMES]) + (f" and {more} more" if more > 0 else "")
 
 
 def span(seconds: float) -> str:
@@ -221,7 +221,7 @@ def _gpus(want: Requirements) -> str:
     if not want.gpus:
         return ""
     memory = f" with {want.gpu_memory_mb} MB of memory" if want.gpu_memory_mb else ""
-    models = f" of model {' or '.join(sorted(want.gpu_models))}" if want.gpu_models else ""
+    models = f" of model {named(want.gpu_models, ' or ')}" if want.gpu_models else ""
     return f"{want.gpus} GPU{'' if want.gpus == 1 else 's'}{memory}{models}"
 
 

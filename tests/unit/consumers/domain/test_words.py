@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 import pytest
 
-from consumers.domain.obstacles import in_a_line
+from consumers.domain.obstacles import MAX_NAMES, in_a_line
 from consumers.domain.requirements import Requirements, canonical, fits
 from schemas.jdl.tag_expression import TagExpressionError, settle
 from schemas.messages.pilot import Offer
@@ -20,6 +20,7 @@ NODE = Offer(site="A", ce="ce1", cpu_seconds=86_400, processors=1, memory_mb=800
         (Requirements(memory_per_processor_mb=1000), "; 1000 MB of memory for each processor"),
         (Requirements(memory_mb=5, memory_per_processor_mb=6), "; 5 MB of memory and 6 MB for each processor"),
         (Requirements(gpus=1, gpu_models=("A100",)), "; 1 GPU of model A100"),
+        (Requirements(gpus=1, gpu_models=tuple(f"M{n:02}" for n in range(MAX_NAMES + 2))), " and 2 more"),
         (Requirements(gpus=2, gpu_memory_mb=9, gpu_models=("H", "A")), "; 2 GPUs with 9 MB of memory of model A or H"),
     ],
 )
