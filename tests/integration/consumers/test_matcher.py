@@ -250,6 +250,20 @@ def test_a_new_leader_loads_what_was_parked(store: Store, put: Put, matcher: Mat
     assert not matcher.wants_queues()
 
 
+def test_an_old_leader_whose_clock_is_behind_does_nothing_either(
+    store: Store, put: Put, matcher: Matcher, directory: Directory
+) -> None:
+    """It thinks that it has just said that it leads."""
+    ask(store, matcher, (request(wait=600), P1))
+    other = Matcher(LeaseSettings(), directory, "there")
+    chores(store, other, NOW + LEAD_SECONDS + 1)
+    assert other.wants_queues()
+    matcher.on_returned(reply(MatchResponse(slot="main", reasons=("none",)), P1.cli))
+    with pytest.raises(NotLeader):
+        chores(store, matcher, NOW + 0.1)
+    assert waiting(store) == {(P1.cli, "main")}, "the request is still there for who leads"
+
+
 def test_reconciling_repairs_lost_hints(store: Store, put: Put, matcher: Matcher) -> None:
     ask(store, matcher, (request(wait=600), P1))
     put(1)  # no hint came
